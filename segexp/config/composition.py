@@ -1,0 +1,103 @@
+"""Compose a configuration as the command line does, from Python."""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segexp.config.paths import search_dirs
+from segexp.config.resolvers import register_resolvers
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERSION_BASE = "1.3"
+
+
+def compose(primary: str, overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ()) -> "DictConfig":
+    """Compose ``conf/<primary>.yaml`` with Hydra overrides.
+
+    Args:
+        primary: name of a primary configuration: ``train``, ``phantom``, ...
+        overrides: as on the command line: ``experiment=neuronet/nn_all``, ``network.units=3``, ``+a.b=1``, ``~a.b``.
+        config_dirs: more folders with configuration, as with ``--config-dir``. Shipped files win over files of the
+            same name.
+
+    Returns:
+        The configuration without Hydra's own node. Interpolations stay as they are, except those that ask Hydra
+        (``${hydra:...}``), which could not be resolved later; values that are still ``???`` stay missing.
+
+    Raises:
+        ConfigError: an override, group, option, file or value that does not exist or cannot be read; the message
+            names the override and the nearest valid name.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from segexp.config.explanation import explain
+
+    folders = search_dirs(config_dirs)
+    try:
+        return compose_raw(primary, overrides, folders)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error, primary, overrides, folders) from error
+
+
+@contextmanager
+def initialised(folders: Sequence[Path]):
+    """Hold Hydra ready for ``folders``; what was initialised before comes back afterwards."""
+    from hydra import initialize_config_dir
+
+    register_resolvers()
+    with initialize_config_dir(config_dir=str(folders[0]), version_base=VERSION_BASE, job_name="segexp"):
+        yield
+
+
+def searchpath(folders: Sequence[Path]) -> list[str]:
+    """Return the override that adds the folders after the first to Hydra's search path."""
+    if len(folders) < 2:
+        return []
+    quoted = ("'file://" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders[1:])
+    return [f"hydra.searchpath=[{','.join(quoted)}]"]
+
+
+def compose_raw(primary: str, overrides: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
+    """Compose like ``compose`` but leave Hydra's exceptions as they are."""
+    import hydra
+    from omegaconf import open_dict
+
+    with initialised(folders):
+        cfg = hydra.compose(primary, [*searchpath(folders), *overrides], return_hydra_config=True)
+    _settle(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def _settle(cfg: "DictConfig") -> None:
+    """Replace interpolations that ask Hydra by their values while Hydra's node is still there."""
+    from hydra.core.hydra_config import HydraConfig
+
+    holder = HydraConfig.instance()
+    before = holder.cfg
+    holder.set_config(cfg)
+    try:
+        for key in list(cfg):
+            if key != "hydra":
+                _settle_node(cfg, key)
+    finally:
+        holder.cfg = before
+
+
+def _settle_node(parent: Any, key: Any) -> None:
+    from omegaconf import OmegaConf
+
+    node = parent._get_node(key)
+    if node is None or node._is_none() or node._is_missing():
+        return
+    if node._is_interpolation():
+        if "${hydra:" in str(node._value()):
+            parent[key] = parent[key]
+    elif OmegaConf.is_config(node):
+        for child in list(node) if OmegaConf.is_dict(node) else range(len(node)):
+            _settle_node(node, child)

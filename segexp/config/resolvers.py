@@ -1,0 +1,36 @@
+"""Our own interpolations, so that a fact is typed once and derived everywhere else."""
+
+from collections.abc import Mapping, Sequence
+
+from segexp.config.names import hint
+from segexp.errors import ConfigError
+
+
+def classes(label_maps: Mapping[str, Mapping[int, str]] | None, targets: str | Sequence[str] | None) -> dict[str, int]:
+    """``${classes:${data.label_maps},${method.targets}}``: the number of classes of each chosen target.
+
+    Args:
+        label_maps: target -> (raw value -> structure).
+        targets: the chosen targets, or the name of one.
+
+    Returns:
+        ``{target: K}`` in the order of ``targets``.
+
+    Raises:
+        ConfigError: a target has no label map, or nothing is chosen.
+    """
+    chosen = [targets] if isinstance(targets, str) else list(targets or [])
+    if not chosen:
+        raise ConfigError("method.targets is empty: name at least one target, as in method.targets=[fsl_fast]")
+    known = label_maps or {}
+    for target in chosen:
+        if target not in known:
+            raise ConfigError(f"method.targets: the data has no label map {target!r}{hint(str(target), known)}")
+    return {target: len(known[target]) for target in chosen}
+
+
+def register_resolvers() -> None:
+    """Register our resolvers with OmegaConf; any number of times."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("classes", classes, replace=True)
