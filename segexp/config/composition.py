@@ -31,12 +31,16 @@ def compose(primary: str, overrides: Sequence[str] = (), config_dirs: Sequence[s
         ConfigError: an override, group, option, file or value that does not exist or cannot be read; the message
             names the override and the nearest valid name.
     """
+    return compose_from(search_dirs(config_dirs), primary, overrides)
+
+
+def compose_from(folders: Sequence[Path], primary: str, overrides: Sequence[str] = ()) -> "DictConfig":
+    """Compose like ``compose`` from absolute ``folders``, of which the first holds the primary configuration."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from segexp.config.explanation import explain
 
-    folders = search_dirs(config_dirs)
     try:
         return compose_raw(primary, overrides, folders)
     except (HydraException, OmegaConfBaseException, ValueError) as error:

@@ -63,13 +63,26 @@ def _syntax(override: str, message: str) -> str:
             f"as in 'tag=\"a = b\"'")
 
 
+def _key(override: str) -> str:
+    """Return the key or group of an override, without signs and package."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
 def _named(overrides: Sequence[str], key: str) -> str | None:
-    """Return the last override whose key, without signs and package, is ``key``."""
-    for override in reversed(overrides):
-        name = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        if name == key:
-            return override
-    return None
+    """Return the last override of ``key``."""
+    return next((override for override in reversed(overrides) if _key(override) == key), None)
+
+
+def _is_choice(override: str) -> bool:
+    """Say whether an override's value can be the name of a choice: text, not a number, null or a mapping."""
+    value = override.partition("=")[2]
+    return bool(re.fullmatch(r"['\"]?[A-Za-z_][\w./-]*['\"]?", value)) and value.lower() not in ("null", "true", "false")
+
+
+def _not_a_choice(override: str, folders: Sequence[Path]) -> str:
+    group = _key(override)
+    names = hint(override.partition("=")[2], folder.choices(folders, group), f"segexp list {group}")
+    return f"{override}: {group} takes the name of one of its files{names}; single values are set as {group}.KEY=VALUE"
 
 
 def _missing_config(error: BaseException, primary: str, overrides: Sequence[str], folders: Sequence[Path]) -> str:
@@ -81,7 +94,7 @@ def _missing_config(error: BaseException, primary: str, overrides: Sequence[str]
         group, equals, value = override.lstrip("+").partition("=")
         group, value = group.partition("@")[0], value.strip("'\"")
         if equals and f"{group}/{value}" == missing:
-            known = [*folder.choices(folders, group), *folder.files(folders, group)]
+            known = folder.files(folders, group) if "/" in value else folder.choices(folders, group)
             return f"{override}: {group} has no choice {value}{hint(value, known, f'segexp list {group}')}"
     parent = re.match(r"In '([^']*)'", str(error))
     group, _, value = missing.rpartition("/")
@@ -91,11 +104,18 @@ def _missing_config(error: BaseException, primary: str, overrides: Sequence[str]
 
 def _composition(message: str, primary: str, overrides: Sequence[str], folders: Sequence[Path]) -> str:
     first = message.partition("\n")[0].strip()
+    known = folder.own_groups(folders)
+    if first.startswith("Config group override must be"):
+        wrong = next((text for text in overrides if _key(text) in known and not _is_choice(text)), "")
+        return _not_a_choice(wrong, folders) if wrong else first
     several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?: requires|$)", first)
     if several:
         name, _, value = several[1].partition("=")
-        return (f"{several[1]}: several values make several runs and need -m (segexp train -m ...); "
-                f"for one list write '{name}=[{value}]'")
+        as_list = f"; for one list write '{name}=[{value}]'" if "(" not in value else ""
+        return f"{several[1]}: several values make several runs and need -m (segexp train -m ...){as_list}"
+    package = re.match(r"Override (\S+) looks like a config group override, but config group '([^']*)'", first)
+    if package:
+        return f"{package[1]}: there is no group {package[2]}{hint(package[2], known, 'segexp list')}"
     found = re.search(r"Could not (?:override|delete)(?: from config\.)? '([^']*)'", first)
     if not found:
         return first or f"the configuration {primary} cannot be composed"
@@ -103,7 +123,8 @@ def _composition(message: str, primary: str, overrides: Sequence[str], folders: 
     inside = re.match(r"In '([^']*)'", first)
     override = _named(overrides, key)
     where = f"{inside[1]}.yaml" if inside else override or key
-    known = folder.groups(folders)
+    if key in known and override and not _is_choice(override):
+        return _not_a_choice(override, folders)
     if key in known:
         return f"{where}: {primary} has no group {key}; add it with +{override or key}"
     return f"{where}: there is no key {key}{_key_hint(key, primary, overrides, folders)}"
@@ -111,9 +132,10 @@ def _composition(message: str, primary: str, overrides: Sequence[str], folders: 
 
 def _key_hint(key: str, primary: str, overrides: Sequence[str], folders: Sequence[Path]) -> str:
     """Return what ``key`` may have meant: a group, a key at the level where it leaves the configuration, a leaf."""
-    known = folder.groups(folders)
+    known = folder.own_groups(folders)
     if "/" in key:
-        return hint(key, known)
+        found = nearest(key, known)
+        return f"; did you mean {found}?" if found else "; segexp list shows all groups"
     content = _valid_part(primary, overrides, folders)
     level, node = "", content
     for part in key.split("."):
@@ -122,11 +144,9 @@ def _key_hint(key: str, primary: str, overrides: Sequence[str], folders: Sequenc
             continue
         if not isinstance(node, dict):
             return f"; {level.rstrip('.')} is a value, it has no keys"
-        names = [f"{level}{name}" for name in node] + ([] if level else known)
-        wrong = f"{level}{part}"
-        if nearest(part, [name.removeprefix(level) for name in names]):
-            found = nearest(part, [name.removeprefix(level) for name in names])
-            return f"; did you mean {level}{found}{key.removeprefix(wrong)}?{_adding(level)}"
+        found = nearest(part, [*map(str, node), *([] if level else known)])
+        if found:
+            return f"; did you mean {level}{found}{key.removeprefix(level + part)}?{_adding(level)}"
         elsewhere = sorted(name for name in folder.dotted(content) if name.endswith(f".{key}"))
         if elsewhere:
             return f"; did you mean {' or '.join(elsewhere[:3])}?"
@@ -147,7 +167,7 @@ def _valid_part(primary: str, overrides: Sequence[str], folders: Sequence[Path])
     from segexp.config.composition import compose_raw
 
     known = set(folder.groups(folders))
-    chosen = [text for text in overrides if text.lstrip("+").partition("=")[0].partition("@")[0] in known]
+    chosen = [text for text in overrides if _key(text) in known]
     for attempt in (chosen, []):
         try:
             return OmegaConf.to_container(compose_raw(primary, attempt, folders), resolve=False)

@@ -7,9 +7,12 @@ MANY = 12
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Return the name closest to ``word``, or None where nothing is close."""
-    found = get_close_matches(word, list(names), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """Return the name closest to ``word``, in full or by its last part (``nn_al``: ``neuronet/nn_all``), or None."""
+    names = list(names)
+    tails = {name.rpartition("/")[2]: name for name in names}
+    found = get_close_matches(word, names, n=1, cutoff=0.6)
+    by_tail = get_close_matches(word, list(tails), n=1, cutoff=0.6)
+    return found[0] if found else tails[by_tail[0]] if by_tail else None
 
 
 def hint(word: str, names: Iterable[str], more: str = "") -> str:
