@@ -3,15 +3,34 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
+_log: Path | None = None
+
+
 def say(text: str) -> None:
-    """Print one line at once, also through a pipe."""
+    """Print one line at once, also through a pipe; append it to the log that ``logged_to`` names."""
     print(text, flush=True)
+    if _log is not None:
+        with _log.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Append every line that is said in this block to ``path`` too."""
+    global _log
+    before, _log = _log, path
+    try:
+        yield
+    finally:
+        _log = before
 
 
 def duration(seconds: float) -> str:
@@ -30,7 +49,11 @@ class PlainProgress:
     def __init__(self, description: str, total: int | None) -> None:
         self.description, self.total = description, total
         self.started = self.said = time.monotonic()
-        self.done = 0
+        self.done = self.first = 0
+
+    def start_at(self, done: int) -> None:
+        """Go on from ``done`` units that were done before."""
+        self.done = self.first = done
 
     def advance(self, note: str = "") -> None:
         """Count one unit of work; print a line when it is time for one."""
@@ -45,7 +68,7 @@ class PlainProgress:
         if last:
             line += f", done in {duration(spent)}"
         elif self.total:
-            line += f", about {duration(spent / self.done * (self.total - self.done))} left"
+            line += f", about {duration(spent / (self.done - self.first) * (self.total - self.done))} left"
         say(line + (f"  {note}" if note else ""))
 
 
@@ -59,7 +82,14 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
             yield item
             progress.advance()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())

@@ -1,0 +1,1 @@
+"""One folder per paper, and the LightningModule that the voxel-labelling ones share."""

@@ -1,0 +1,84 @@
+"""A finished run's network again, with its configuration changed where the user asks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from segexp.errors import ConfigError, SegexpError
+from segexp.runs.directory import Run
+
+
+def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Any:
+    """Return the run's configuration with ``overrides``: keys (``data.root=...``) or groups (``metrics=surface``).
+
+    Raises:
+        ConfigError: a key or an option that does not exist.
+
+    """
+    from omegaconf import OmegaConf
+
+    from segexp.config import compose
+    from segexp.config.paths import conf_dir
+
+    config = OmegaConf.create(run.config())
+    OmegaConf.set_struct(config, True)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} is not KEY=VALUE")
+        if (conf_dir() / key).is_dir():
+            config[key] = compose("train", [f"{key}={value}"], config_dirs)[key]
+            continue
+        known = OmegaConf.select(config, key, default=MISSING)
+        if known is MISSING:
+            raise unknown_key(config, key, override)
+        OmegaConf.update(config, key, parsed(value))
+    return config
+
+
+MISSING = object()
+
+
+def parsed(text: str) -> Any:
+    """Return the value of an override as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value()
+    except OverrideParseException as error:
+        raise ConfigError(f"the value {text!r} cannot be read: {error}") from error
+
+
+def unknown_key(config: Any, key: str, override: str) -> ConfigError:
+    """Return the error for a key that the run's configuration does not have."""
+    from omegaconf import OmegaConf
+
+    from segexp.config.names import hint
+
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    near = hint(name, [str(child) for child in node]) if hasattr(node, "keys") else ""
+    return ConfigError(f"{override}: the run's configuration has no key {key!r}{near}")
+
+
+def restore(run: Run, config: Any, label_maps: Any, allow: Sequence[str] = ()) -> Any:
+    """Return the run's LightningModule with its trained weights, in evaluation mode.
+
+    Raises:
+        SegexpError: the run has no finished checkpoint, or it holds other weights than the network has.
+
+    """
+    import torch
+
+    from segexp.runs.training import make_module
+
+    if run.status_on_disk != "done":
+        raise SegexpError(f"run {run.id} is {run.status}, not done; finish it first: its command was\n"
+                          f"  {run.info.get('command', 'segexp train ...')}")
+    module = make_module(config, label_maps, allow)
+    try:
+        weights = torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(weights)
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        raise SegexpError(f"{run.checkpoint} cannot be used: {error}") from error
+    return module.eval()
