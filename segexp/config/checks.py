@@ -194,8 +194,8 @@ def disagreements(cfg: Any, config_dirs: Sequence[str | Path] = ()) -> Iterator[
     if len(set(chosen)) < len(chosen):
         yield "method.targets", f"names a target twice: {', '.join(map(str, chosen))}"
     counts = _get(cfg, "network.targets")
-    if isinstance(counts, Mapping) and isinstance(label_maps, Mapping) and chosen:
-        expected = {target: len(label_maps[target]) for target in chosen if target in label_maps}
+    if isinstance(counts, Mapping) and isinstance(label_maps, Mapping) and set(chosen) <= set(label_maps):
+        expected = {target: len(label_maps[target]) for target in chosen}
         if dict(counts) != expected:
             yield "network.targets", f"is {dict(counts)}, but targets and label maps give {expected}"
     yield from _crop_size(_get(cfg, "sampling.size"), _get(cfg, "network.filters"))

@@ -96,3 +96,11 @@ def dotted(content: object, prefix: str = "") -> Iterable[str]:
             name = f"{prefix}.{key}" if prefix else str(key)
             yield name
             yield from dotted(value, name)
+
+
+def named_groups(folders: Sequence[Path], primary: str) -> list[str]:
+    """Return the groups that a primary configuration's defaults list names."""
+    file = primaries(folders).get(primary)
+    entries = load(file).get("defaults", []) if file else []
+    names = (str(next(iter(entry))).split("@")[0].lstrip("/") for entry in entries if isinstance(entry, dict))
+    return [name for name in names if " " not in name and "$" not in name]

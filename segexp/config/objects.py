@@ -30,10 +30,9 @@ def refusal(target: Any, allow: Sequence[str] = ()) -> str | None:
         return f"_target_ is {target!r}, expected the dotted name of a class or function"
     prefixes = (*PREFIXES, *(f"{prefix.rstrip('.')}." for prefix in allow))
     if not target.startswith(prefixes):
-        first = target.split(".")[0]
-        near = hint(f"{first}.", prefixes).split(" (")[0]
+        near = hint(f"{target.split('.')[0]}.", prefixes).split(" (")[0]
         return (f"_target_ {target} is outside the allowed modules ({', '.join(prefixes)}){near}; "
-                f"allow your own with --allow-target {first}.")
+                "modules of your own are allowed with --allow-target PREFIX")
     if any(target == name or target.startswith(f"{name}.") for name in FORBIDDEN):
         return f"_target_ {target} may load or run foreign code and is never allowed from a configuration"
     return None

@@ -1,0 +1,87 @@
+"""The keys of a configuration and the values that their comments list, without composing it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from segexp.config import folder
+
+
+def chosen_files(folders: Sequence[Path], primary: str, words: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Yield ``(package, file)`` of the YAML files that a command line pulls in, as far as names alone tell.
+
+    Choices on the command line win over those in defaults lists; lists are followed, later entries last.
+    """
+    choices = {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in words if "=" in word}
+    file = folder.primaries(folders).get(primary)
+    if file:
+        yield from _follow(folders, "", file, choices, set())
+
+
+def _follow(folders: Sequence[Path], package: str, file: Path, choices: dict[str, str],
+            seen: set[Path]) -> Iterator[tuple[str, Path]]:
+    if file in seen:
+        return
+    seen.add(file)
+    yield package, file
+    entries = folder.load(file).get("defaults") or []
+    here = next((file.parent.relative_to(root).as_posix() for root in folders if file.is_relative_to(root)), ".")
+    for entry in entries:
+        group, choice = next(iter(entry.items())) if isinstance(entry, dict) else (None, entry)
+        if choice == "_self_" or choice is None and group not in choices:
+            continue
+        group = str(group).removeprefix("override ") if group is not None else None
+        name = here if group is None else group.partition("@")[0]
+        if not name.startswith("/") and group is not None and here != ".":
+            name = f"{here}/{name}"
+        name = name.strip("/")
+        wanted = choices.get(name, choice)
+        for one in wanted if isinstance(wanted, list) else str(wanted).split(","):
+            found = folder.files(folders, name).get(str(one))
+            if found:
+                inside = "" if folder.is_global(found) else package if group is None else name.replace("/", ".")
+                yield from _follow(folders, inside, found, choices, seen)
+
+
+def keys_of(folders: Sequence[Path], primary: str, words: Sequence[str], current: str) -> list[str]:
+    """Return keys that continue ``current``: leaves as ``data.root=``, branches as ``data.`` at the next dot only."""
+    level = current.lstrip("+~").rpartition(".")[0]
+    prefix = f"{level}." if level else ""
+    leaves: set[str] = set()
+    branches: set[str] = set()
+    for package, file in chosen_files(folders, primary, words):
+        content = {key: value for key, value in folder.load(file).items() if key not in ("defaults", "hydra")}
+        for part in reversed(package.split(".")) if package else ():
+            content = {part: content}
+        node: object = content
+        for part in level.split(".") if level else ():
+            node = node.get(part) if isinstance(node, dict) else None
+        for key, value in node.items() if isinstance(node, dict) else ():
+            if not str(key).startswith("_"):
+                (branches if isinstance(value, dict) else leaves).add(f"{prefix}{key}")
+    signs = current[: len(current) - len(current.lstrip("+~"))]
+    return [*(f"{signs}{key}=" for key in leaves - branches), *(f"{signs}{key}." for key in branches)]
+
+
+def values_of(folders: Sequence[Path], primary: str, words: Sequence[str], key: str) -> list[str]:
+    """Return the values that the comment beside a key lists (``mode: offline # offline | online``)."""
+    found: list[str] = []
+    for package, file in chosen_files(folders, primary, words):
+        inner = key.removeprefix(f"{package}.") if package else key
+        found = _listed(file, inner) or found
+    return found
+
+
+def _listed(file: Path, key: str) -> list[str]:
+    """Return the values listed in the comment of a dotted key in a file, read line by line."""
+    path: list[tuple[int, str]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        name, colon, rest = line.partition(":")
+        if not colon or line.lstrip().startswith(("#", "-")):
+            continue
+        indent = len(name) - len(name.lstrip())
+        path = [*((depth, part) for depth, part in path if depth < indent), (indent, name.strip())]
+        if ".".join(part for _, part in path) == key and "#" in rest:
+            comment = rest.partition("#")[2].partition(";")[0].strip()
+            values = [value.strip() for value in comment.split("|")]
+            return values if len(values) > 1 and all(value and " " not in value for value in values) else []
+    return []
