@@ -38,12 +38,13 @@ def compose_from(folders: Sequence[Path], primary: str, overrides: Sequence[str]
     """Compose like ``compose`` from absolute ``folders``, of which the first holds the primary configuration."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from segexp.config.explanation import explain
 
     try:
         return compose_raw(primary, overrides, folders)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explain(error, primary, overrides, folders) from error
 
 
@@ -51,10 +52,17 @@ def compose_from(folders: Sequence[Path], primary: str, overrides: Sequence[str]
 def initialised(folders: Sequence[Path]):
     """Hold Hydra ready for ``folders``; what was initialised before comes back afterwards."""
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     register_resolvers()
-    with initialize_config_dir(config_dir=str(folders[0]), version_base=VERSION_BASE, job_name="segexp"):
-        yield
+    # Hydra refuses to be initialised twice, also inside a job of its own.
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(folders[0]), version_base=VERSION_BASE, job_name="segexp"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def searchpath(folders: Sequence[Path]) -> list[str]:

@@ -29,9 +29,11 @@ def explain(error: BaseException, primary: str = "train", overrides: Sequence[st
     """
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
 
-    if isinstance(error, SyntaxError | ConfigError):
-        return ConfigError(str(error))
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return ConfigError(f"{mark.name}, line {mark.line + 1}: is not valid YAML ({error.problem})")
     if isinstance(error, OverrideParseException):
         return ConfigError(_syntax(error.override, str(error.message)))
     if isinstance(error, MissingConfigException):
@@ -58,7 +60,8 @@ def _own_cause(error: BaseException) -> ConfigError | None:
 def _syntax(override: str, message: str) -> str:
     if "=" not in override and not override.startswith("~"):
         return f"{override}: expected KEY=VALUE, as in data.root=/data/ukbb or experiment=neuronet/nn_all"
-    reason = message.partition("\n")[0].strip()
+    lines = [line.strip() for line in message.splitlines() if not line.startswith(("Error parsing", "See "))]
+    reason = lines[0] if lines else "bad syntax"
     return (f"{override}: cannot be read ({reason}); put values with spaces, commas, brackets or = in quotes, "
             f"as in 'tag=\"a = b\"'")
 

@@ -120,17 +120,19 @@ def _build(content: Any, key: str, kwargs: dict[str, Any]) -> Any:
             raise cause from error
         if cause is not None and not isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
             raise cause from error
-        raise ConfigError(f"{_where(key, error)}: {_first(cause or error)}") from error
+        raise ConfigError(f"{_where(key, content, error)}: {_first(cause or error)}") from error
     except OmegaConfBaseException as error:
         raise explain(error, key=key) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key or 'configuration'}: {target} refused its arguments: {error}") from error
 
 
-def _where(key: str, error: Exception) -> str:
+def _where(key: str, content: Any, error: Exception) -> str:
     """Return the full key that Hydra names in its message, below ``key``."""
     _, found, inner = str(error).partition("full_key: ")
-    inner = inner.strip() if found else ""
+    # Hydra writes `parts0` for `parts[0]`.
+    known = {name.replace("[", "").replace("]", ""): name for name, _ in targets_of(content)}
+    inner = known.get(inner.strip(), inner.strip()) if found else ""
     return ".".join(part for part in (key, inner) if part) or "configuration"
 
 

@@ -18,13 +18,17 @@ def origins(primary: str, overrides: Sequence[str] = (), config_dirs: Sequence[s
     Raises:
         ConfigError: a folder of ``config_dirs`` does not exist.
     """
+    return origins_from(search_dirs(config_dirs), primary, overrides)
+
+
+def origins_from(folders: Sequence[Path], primary: str, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Return what ``origins`` does for absolute ``folders``, of which the first holds the primary configuration."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.types import RunMode
 
     from segexp.config.composition import initialised, searchpath
 
-    folders = search_dirs(config_dirs)
     with initialised(folders):
         loader = GlobalHydra.instance().config_loader()
         found = loader.compute_defaults_list(primary, [*searchpath(folders), *overrides], RunMode.RUN)
@@ -35,9 +39,10 @@ def origins(primary: str, overrides: Sequence[str] = (), config_dirs: Sequence[s
             continue
         content = {key: value for key, value in folder.load(file).items() if key != "defaults"}
         package = default.package or ""
-        shown = f"{file.parent.relative_to(_root(folders, file)).as_posix()}/{file.name}"
-        for key in folder.dotted(content):
-            result[f"{package}.{key}" if package else key] = f"conf/{shown.removeprefix('./')}"
+        shown = "conf/" + file.relative_to(next(root for root in folders if file.is_relative_to(root))).as_posix()
+        if package:
+            result[package] = shown  # a missing argument has no line of its own: its node's file is the place for it
+        result |= {f"{package}.{key}" if package else key: shown for key in folder.dotted(content)}
     groups = set(folder.groups(folders))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.key_or_group not in groups and not override.is_delete():
@@ -47,10 +52,6 @@ def origins(primary: str, overrides: Sequence[str] = (), config_dirs: Sequence[s
 
 def _file(folders: Sequence[Path], path: str) -> Path | None:
     return next((place for place in (root / f"{path}.yaml" for root in folders) if place.is_file()), None)
-
-
-def _root(folders: Sequence[Path], file: Path) -> Path:
-    return next(root for root in folders if file.is_relative_to(root))
 
 
 def origin(known: Mapping[str, str] | None, key: str) -> str:
