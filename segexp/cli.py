@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ``sys.argv`` stays as it is: Lightning's ranks start themselves again with it.
 
     Returns:
-        The exit code: 0, or the one of the error (1 unexpected, 2 configuration, 3 data, 4 partly done, 130 interrupted).
+        The exit code: 0, or the error's (1 unexpected, 2 configuration, 3 data, 4 partly done, 130 interrupted).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -84,8 +84,10 @@ def candidates(line: str) -> list[str]:
 
 
 def _config_dirs(words: list[str]) -> list[str]:
+    from itertools import pairwise
+
     given = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
-    return given + [after for word, after in zip(words, words[1:], strict=False) if word == "--config-dir"]
+    return given + [after for word, after in pairwise(words) if word == "--config-dir"]
 
 
 def _offers(verb: str, rest: list[str], current: str, folders: list) -> list[str]:

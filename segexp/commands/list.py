@@ -60,6 +60,7 @@ def find(word: str, groups: list[str]) -> str:
 
     Raises:
         ConfigError: no group, or several, have that name.
+
     """
     from segexp.config.names import hint
     from segexp.errors import ConfigError
@@ -71,4 +72,5 @@ def find(word: str, groups: list[str]) -> str:
         if len(ends) == 1:
             return ends[0]
     names = [*groups, *(group.rpartition("/")[2] for group in groups)]
-    raise ConfigError(f"there is no group {word!r}{hint(word, names).partition(' (choices')[0]}; groups: {', '.join(groups)}")
+    near = hint(word, names).partition(" (choices")[0]
+    raise ConfigError(f"there is no group {word!r}{near}; groups: {', '.join(groups)}")

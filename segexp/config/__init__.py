@@ -20,7 +20,7 @@ HOME = {
     "register_resolvers": "resolvers",
     "split_flags": "flags",
 }
-__all__ = list(HOME)  # noqa: PLE0604, PLE0605
+__all__ = list(HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -215,7 +215,8 @@ def _crop_size(size: Any, filters: Any) -> Iterator[tuple[str, str]]:
     stride = 2 ** (len(filters) - 1)
     for edge in size if isinstance(size, Sequence) and not isinstance(size, str) else [size]:
         if not isinstance(edge, int) or edge <= 0 or edge % stride:
-            yield "sampling.size", f"is {size}, expected multiples of {stride}: the network halves {len(filters) - 1} times"
+            halvings = len(filters) - 1
+            yield "sampling.size", f"is {size}, expected multiples of {stride}: the network halves {halvings} times"
             return
 
 

@@ -3,14 +3,10 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segexp.config import folder
 from segexp.config.names import hint, nearest
 from segexp.errors import ConfigError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def explain(error: BaseException, primary: str = "train", overrides: Sequence[str] = (),
@@ -79,7 +75,8 @@ def _named(overrides: Sequence[str], key: str) -> str | None:
 def _is_choice(override: str) -> bool:
     """Say whether an override's value can be the name of a choice: text, not a number, null or a mapping."""
     value = override.partition("=")[2]
-    return bool(re.fullmatch(r"['\"]?[A-Za-z_][\w./-]*['\"]?", value)) and value.lower() not in ("null", "true", "false")
+    named = re.fullmatch(r"['\"]?[A-Za-z_][\w./-]*['\"]?", value)
+    return bool(named) and value.lower() not in ("null", "true", "false")
 
 
 def _not_a_choice(override: str, folders: Sequence[Path]) -> str:

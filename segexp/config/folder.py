@@ -1,6 +1,7 @@
 """What the configuration folders offer, read from file names and YAML alone: no Hydra, so it answers at once."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 HIDDEN = ("hydra",)
@@ -86,7 +87,7 @@ def load(file: Path) -> dict:
 def is_global(file: Path) -> bool:
     """Say whether a YAML's keys belong at the top of the configuration (``# @package _global_``)."""
     with file.open(encoding="utf-8") as lines:
-        return any(line.replace(" ", "").startswith("#@package_global_") for _, line in zip(range(5), lines, strict=False))
+        return any(line.replace(" ", "").startswith("#@package_global_") for line in islice(lines, 5))
 
 
 def dotted(content: object, prefix: str = "") -> Iterable[str]:

@@ -27,7 +27,7 @@ def _follow(folders: Sequence[Path], package: str, file: Path, choices: dict[str
     here = next((file.parent.relative_to(root).as_posix() for root in folders if file.is_relative_to(root)), ".")
     for entry in entries:
         group, choice = next(iter(entry.items())) if isinstance(entry, dict) else (None, entry)
-        if choice == "_self_" or choice is None and group not in choices:
+        if choice == "_self_" or (choice is None and group not in choices):
             continue
         group = str(group).removeprefix("override ") if group is not None else None
         name = here if group is None else group.partition("@")[0]

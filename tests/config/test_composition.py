@@ -63,7 +63,7 @@ def test_a_folder_of_the_user_adds_choices_and_does_not_replace_shipped_ones(min
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--config-dir .*nowhere: no such folder"):
+    with pytest.raises(ConfigError, match=r"--config-dir .*nowhere: no such folder"):
         compose("train", (), [tmp_path / "nowhere"])
 
 

@@ -80,9 +80,10 @@ def test_classes_keep_the_order_of_the_targets() -> None:
     assert list(classes(MAPS, ["lesion", "tissue"]).items()) == [("lesion", 3), ("tissue", 2)]
 
 
-@pytest.mark.parametrize(("targets", "text"), [(["tisue"], "did you mean tissue?"), ([], "is empty"), (None, "is empty")])
+@pytest.mark.parametrize(("targets", "text"), [(["tisue"], "did you mean tissue?"), ([], "is empty"),
+                                                 (None, "is empty")])
 def test_targets_without_a_label_map(targets: object, text: str) -> None:
-    with pytest.raises(ConfigError, match="method.targets") as caught:
+    with pytest.raises(ConfigError, match=r"method\.targets") as caught:
         classes(MAPS, targets)
     assert text in str(caught.value)
 
