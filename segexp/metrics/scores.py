@@ -50,29 +50,37 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         DataError: when the file is missing or not such a file; the message names the column or the line.
     """
     path = Path(path)
+    columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            if tuple(header) != COLUMNS:
+                raise DataError(f"{path} has the columns {header}, expected {list(COLUMNS)}")
+            for fields in lines:
+                _check_fields(fields, f"{path}, line {lines.line_num}")
+                for column, field in zip(COLUMNS, fields, strict=True):
+                    columns[column].append(field)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; evaluate the run to write its scores") from None
-    except (ValueError, OSError) as error:  # pandas' parser errors and bad UTF-8 are ValueErrors
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} is not a readable scores file: {error}") from error
-    if tuple(table.columns) != COLUMNS:
-        raise DataError(f"{path} has the columns {list(table.columns)}, expected {list(COLUMNS)}")
-    wrong = ~table["defined"].isin(["True", "False"])
-    if wrong.any():
-        line = int(np.flatnonzero(wrong)[0])
-        found = table["defined"][line]
-        raise DataError(f"{path}, line {line + 2}: defined is {found!r}, expected True or False")
-    values = np.empty(len(table))
-    for line, text in enumerate(table["value"]):
-        try:
-            values[line] = float(text) if text else math.nan
-        except ValueError:
-            message = f"{path}, line {line + 2}: value is {text!r}, expected a number or nothing"
-            raise DataError(message) from None
-    table["value"] = values
-    table["defined"] = table["defined"] == "True"
-    return table
+    columns["value"] = [float(value) if value else math.nan for value in columns["value"]]
+    columns["defined"] = [defined == "True" for defined in columns["defined"]]
+    return pd.DataFrame(columns).astype({"value": float, "defined": bool})
+
+
+def _check_fields(fields: Sequence[str], where: str) -> None:
+    """Raise DataError unless these are the fields of a score row."""
+    if len(fields) != len(COLUMNS):
+        raise DataError(f"{where}: {len(fields)} fields, expected {len(COLUMNS)}")
+    value, defined = fields[COLUMNS.index("value")], fields[COLUMNS.index("defined")]
+    if defined not in ("True", "False"):
+        raise DataError(f"{where}: defined is {defined!r}, expected True or False")
+    try:
+        float(value or "nan")
+    except ValueError:
+        raise DataError(f"{where}: value is {value!r}, expected a number or nothing") from None
 
 
 def case_means(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
