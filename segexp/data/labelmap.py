@@ -135,10 +135,13 @@ def as_integers(raw: np.ndarray, source: str | Path) -> np.ndarray:
         return raw
     if raw.dtype.kind == "b":
         return raw.astype(np.uint8)
-    finite = np.isfinite(raw)
-    if not finite.all():
-        raise DataError(f"{source}: {int((~finite).sum())} voxels of this label map are NaN or infinite")
-    whole = np.rint(raw)
+    if raw.size == 0:
+        return raw.astype(np.int32)
+    low, high = raw.min(), raw.max()  # NaN wherever the array holds one
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = raw.size - int(np.isfinite(raw).sum())
+        raise DataError(f"{source}: {bad} voxels of this label map are NaN or infinite")
+    whole = raw.astype(np.int32 if -(2**31) <= low and high < 2**31 else np.int64)
     odd = whole != raw
     if odd.any():
         examples = ", ".join(f"{float(v):g}" for v in np.unique(raw[odd])[:SHOWN])
@@ -146,7 +149,7 @@ def as_integers(raw: np.ndarray, source: str | Path) -> np.ndarray:
             f"{source}: {int(odd.sum())} voxels of this label map are not whole numbers ({examples}); "
             f"expected integer labels, so perhaps it was resampled with interpolation or is a probability map"
         )
-    return whole.astype(np.int64)
+    return whole
 
 
 def describe_counts(counts: Mapping[int, int]) -> str:

@@ -1,0 +1,280 @@
+"""The cache of decoded volumes: named by content, checked when opened, safe for many processes at once.
+
+Layout below the cache folder::
+
+    volumes/<2 digits>/<key>/{volume.npy, samples.npy (label maps), meta.json}
+    pairs/<key>.json       results that need two volumes (agreement, differing voxels)
+    sources.json           (path, size, times, inode) -> SHA-256, so that unchanged files are not read again
+    locks/<2 digits>       one process at a time decodes what falls under these digits
+
+A key is the SHA-256 of the file's bytes and of everything else the entry depends on, so a changed source is another
+entry and nothing is ever stale. Entries are built in a folder of their own and renamed: half an entry is never seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import ornt2axcodes
+
+from segexp.data import nifti
+from segexp.data.labelmap import LabelMap
+from segexp.data.store import StoredImage, StoredLabels, StoredVolume, class_boxes, draw_samples
+from segexp.errors import DataError, SegexpError
+from segexp.files import write_json
+
+FORMAT = 1  # raise it when the meaning of an entry changes
+
+
+class CacheError(SegexpError):
+    """The cache folder cannot be written."""
+
+
+class Cache:
+    """Decoded volumes below ``folder``; made on first use. Threads of one process may share an instance."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.hashes = ContentHashes(self.folder / "sources.json")
+        self._failed: dict[str, str] = {}
+
+    def image(self, path: Path) -> StoredImage:
+        """Return the decoded image of ``path``, decoding it when it is not there yet.
+
+        Raises DataError as `nifti.read` does, CacheError when the cache cannot be written.
+        """
+        return self._entry(path, ["image"], _decode_image, StoredImage)
+
+    def labels(self, path: Path, label_map: LabelMap, on_unknown: str = "error") -> StoredLabels:
+        """Return the label map of ``path`` as class indices, decoding it when it is not there yet.
+
+        Raises DataError as `nifti.read_labels` and `LabelMap.encode` do, CacheError as above.
+        """
+        depends = ["labels", label_map.target, label_map.values, label_map.names, on_unknown]
+        return self._entry(path, depends, lambda *a: _decode_labels(*a, label_map, on_unknown), StoredLabels)
+
+    def pair(self, name: str, first: StoredVolume, second: StoredVolume, compute: Callable[[], float]) -> float:
+        """Return a number that depends on two volumes, computed once."""
+        key = hashlib.sha256(f"{FORMAT} {name} {first.key} {second.key}".encode()).hexdigest()[:32]
+        path = self.folder / "pairs" / key[:2] / f"{key}.json"
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return float(json.loads(path.read_text())["value"])
+        value = compute()
+        with _writing(self.folder):
+            write_json(path, {"name": name, "value": value})
+        return value
+
+    def _entry(self, path: Path, depends: list[Any], decode: Callable[..., dict], kind: type) -> Any:
+        content, digest = None, self.hashes.get(path)
+        if digest is None:
+            content, digest = self.hashes.read(path)
+        key = hashlib.sha256(json.dumps([FORMAT, digest, *depends]).encode()).hexdigest()[:32]
+        if key in self._failed:
+            raise DataError(f"{path}: {self._failed[key]}")
+        folder = self.folder / "volumes" / key[:2] / key
+        stored = _open(folder, key, kind)
+        if stored is not None:
+            return stored
+        if content is None:
+            content, now = self.hashes.read(path)
+            if now != digest:
+                return self._entry(path, depends, decode, kind)
+        with _writing(self.folder), self._lock(key):
+            stored = _open(folder, key, kind)
+            if stored is None:
+                self._build(folder, key, path, content, decode)
+                stored = _open(folder, key, kind)
+        if stored is None:
+            raise CacheError(f"{folder}: the entry just written cannot be read back; is the disk sound?")
+        return stored
+
+    def _build(self, folder: Path, key: str, path: Path, content: bytes, decode: Callable[..., dict]) -> None:
+        """Decode into a folder beside the entry and rename it; what lies there already is damaged and goes."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+        try:
+            try:
+                meta = decode(path, content, temporary)
+            except DataError as error:
+                self._failed[key] = str(error).removeprefix(f"{path}: ")
+                raise
+            files = {}
+            for file in sorted(temporary.iterdir()):
+                state = _flush(file)
+                files[file.name] = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "crc32": _crc32(file)}
+            write_json(temporary / "meta.json", {"format": FORMAT, "source": str(path), "files": files, **meta})
+            temporary.chmod(0o755)
+            if folder.exists():
+                # Moved away first: a rename onto a folder that holds files is refused.
+                damaged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".damaged-"))
+                folder.rename(damaged / "entry")
+                shutil.rmtree(damaged, ignore_errors=True)
+            with contextlib.suppress(FileExistsError):
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _lock(self, key: str) -> Iterator[None]:
+        """Let one process or thread at a time decode entries with the same first digits."""
+        path = self.folder / "locks" / key[:2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            # Some shared file systems have no locks. Then two processes may decode the same file; the rename keeps
+            # the result whole all the same.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class ContentHashes:
+    """SHA-256 of files, remembered as long as path, size, times and inode are the same.
+
+    The change time is part of it because the modification time can be set back, as unpacking and copying do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.known = self._load()
+        self.fresh: dict[str, list] = {}
+
+    def get(self, path: Path) -> str | None:
+        """Return the hash if it is known and the file has not changed since; DataError when there is no file."""
+        entry = self.known.get(str(path))
+        return entry[-1] if entry and entry[:-1] == _state(path) else None
+
+    def read(self, path: Path) -> tuple[bytes, str]:
+        """Return the bytes of ``path`` and their hash, and remember the hash; DataError if they change meanwhile."""
+        before = _state(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if _state(path) != before:
+            raise DataError(f"{path}: changed while it was read; is something still writing it?")
+        digest = hashlib.sha256(content).hexdigest()
+        with self.lock:
+            self.known[str(path)] = self.fresh[str(path)] = [*before, digest]
+        return content, digest
+
+    def save(self) -> None:
+        """Write what is new; what another process wrote meanwhile is kept."""
+        with self.lock:
+            if self.fresh:
+                with _writing(self.path.parent):
+                    write_json(self.path, {**self._load(), **self.fresh})
+                self.fresh = {}
+
+    def _load(self) -> dict[str, list]:
+        try:
+            return dict(json.loads(self.path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+
+
+def _decode_image(path: Path, content: bytes, folder: Path) -> dict[str, Any]:
+    """Write the voxels of an image and return what else is known about it."""
+    volume = nifti.read(path, content)
+    array = volume.array
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        array = array.astype(np.float32)
+    np.save(folder / "volume.npy", array)
+    return _meta(volume, array) | {
+        "mean": float(array.mean(dtype=np.float64)), "std": float(array.std(dtype=np.float64)),
+        "minimum": float(array.min()),
+    }
+
+
+def _decode_labels(
+    path: Path, content: bytes, folder: Path, label_map: LabelMap, on_unknown: str
+) -> dict[str, Any]:
+    """Write the class indices of a label map and return what else is known about it."""
+    volume = nifti.read_labels(path, content)
+    classes = label_map.encode(volume.array, path, on_unknown)
+    unknown = label_map.unknown(volume.array) if on_unknown == "background" else {}
+    counts = np.bincount(classes.reshape(-1), minlength=label_map.num_classes)
+    boxes = class_boxes(classes, label_map.num_classes)
+    np.save(folder / "volume.npy", classes)
+    np.save(folder / "samples.npy", draw_samples(classes, counts, boxes))
+    return _meta(volume, classes) | {
+        "counts": counts.tolist(), "boxes": boxes, "unknown": sorted(unknown.items()),
+    }
+
+
+def _meta(volume: nifti.Volume, array: np.ndarray) -> dict[str, Any]:
+    return {
+        "shape": list(array.shape), "dtype": array.dtype.str, "affine": volume.affine.tolist(),
+        "spacing": list(volume.spacing), "orientation": "".join(ornt2axcodes(volume.source.orientation)),
+        "warning": volume.source.warning,
+    }
+
+
+def _open(folder: Path, key: str, kind: type) -> Any:
+    """Return the entry if it is whole, else None.
+
+    Sizes are always compared. Checksums are too when a file was touched since it was written; otherwise every start
+    would read the whole cache.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        for name, expected in meta["files"].items():
+            state = (folder / name).stat()
+            if state.st_size != expected["size"]:
+                return None
+            if state.st_mtime_ns != expected["mtime_ns"] and _crc32(folder / name) != expected["crc32"]:
+                return None
+        fields = {name: _tuple(meta[name]) for name in kind.__dataclass_fields__ if name not in ("folder", "key")}
+        return kind(folder=folder, key=key, **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(part) for part in value) if isinstance(value, list) else value
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
+
+
+def _flush(path: Path) -> os.stat_result:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno())
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn a failed write into a CacheError that names the key to set."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"{folder}: the cache cannot be written: {error.strerror or error}; "
+            f"free some space or set data.cache to another folder"
+        ) from error

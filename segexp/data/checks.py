@@ -1,0 +1,205 @@
+"""The completeness check of one case: decode what it should have and compare the parts.
+
+Nothing here stops at the first problem: everything wrong with a case is collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from segexp.data.cache import Cache
+from segexp.data.cases import Case, Listed, Report
+from segexp.data.labelmap import LabelMap, describe_counts
+from segexp.data.nifti import corner_distance
+from segexp.data.store import DerivedLabels, Labels, StoredImage, StoredLabels
+from segexp.errors import DataError
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A label map that is a lookup of another: ``table`` [K of source] holds the class of each class of ``source``."""
+
+    source: str
+    table: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a case must have and how it is judged.
+
+    Args:
+        label_maps: every label map of the data set.
+        targets: the chosen ones, in order.
+        required: label maps that must exist and be sound.
+        wanted: further label maps that are read where they exist, for the comparisons.
+        lookups: label maps that are lookups of others; where both files are read they must agree.
+        derived: targets made by their lookup instead of being read.
+        masked: keep a case without some required label maps as long as it has one target.
+        on_unknown: ``error`` or ``background``, for values that a label map does not declare.
+        affine_tolerance: how far, in mm, a label map's corner voxels may lie from the image's.
+        agreement: (first, second, least mean Dice) of two tissue maps; below it one tool is suspected to have failed.
+        smallest: sizes below these (the crop) are padded, which is a warning.
+
+    """
+
+    label_maps: Mapping[str, LabelMap]
+    targets: tuple[str, ...]
+    required: frozenset[str]
+    wanted: frozenset[str]
+    lookups: Mapping[str, Lookup]
+    derived: frozenset[str]
+    masked: bool
+    on_unknown: str
+    affine_tolerance: float
+    agreement: tuple[str, str, float] | None
+    smallest: tuple[int, int, int] | None
+
+
+class Examination:
+    """Examine one case under ``rules``; `report` returns what was found."""
+
+    def __init__(self, listed: Listed, rules: Rules, cache: Cache, group: str = "") -> None:
+        self.listed, self.rules, self.cache, self.group = listed, rules, cache, group
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self.image: StoredImage | None = None
+        self.read: dict[str, StoredLabels] = {}
+        self.suspected = False
+
+    def report(self) -> Report:
+        """Return the report; its case is None where the case cannot be used."""
+        if self.listed.problem:
+            return Report(self.listed, (self.listed.problem,))
+        self._read_image()
+        # Derived label maps last: whether they are read depends on their source.
+        for target in sorted(self.rules.label_maps, key=lambda target: target in self.rules.derived):
+            self._read_labels(target)
+        targets = self._targets()
+        if not self.errors and not targets:
+            self.errors.append(f"none of the targets {', '.join(self.rules.targets)} is there")
+        self._compare_lookups()
+        self._compare_tools()
+        case = None
+        if not self.errors and self.image is not None:
+            case = Case(self.listed.id, self.listed.person, self.listed.image, self.image, targets, self.group,
+                        self.suspected)
+        return Report(self.listed, tuple(self.errors), tuple(self.warnings), self.image, {**self.read, **targets}, case)
+
+    def _read_image(self) -> None:
+        if not self.listed.image.exists():
+            self.errors.append(f"image: there is no {self.listed.image}")
+            return
+        try:
+            self.image = self.cache.image(self.listed.image)
+        except DataError as error:
+            self.errors.append(f"image: {error}")
+            return
+        if self.image.warning:
+            self.warnings.append(f"image: {self.image.warning}")
+        smallest = self.rules.smallest
+        if smallest and any(n < m for n, m in zip(self.image.shape, smallest, strict=True)):
+            self.warnings.append(f"the image {_size(self.image.shape)} is smaller than the crop {_size(smallest)}: "
+                                 f"it will be padded")
+
+    def _read_labels(self, target: str) -> None:
+        rules = self.rules
+        required = target in rules.required
+        path = self.listed.label_maps.get(target)
+        # A lookup whose source is missing from this case can still be read itself.
+        source = rules.lookups[target].source if target in rules.derived else ""
+        fallback = bool(source) and source not in self.read
+        if path is None or not (required or fallback or target in rules.wanted):
+            return
+        if not path.exists():
+            if required and not rules.masked:
+                self.errors.append(f"{target}: there is no {path}")
+            return
+        # What is only read to be compared cannot make a case unusable.
+        complain = self.errors.append if required or fallback else self.warnings.append
+        try:
+            found = self.cache.labels(path, rules.label_maps[target], rules.on_unknown)
+        except DataError as error:
+            complain(f"{target}: {error}")
+            return
+        problem = self._mismatch(found)
+        if problem:
+            complain(f"{target}: {problem}")
+            return
+        if found.warning:
+            self.warnings.append(f"{target}: {found.warning}")
+        if found.unknown:
+            self.warnings.append(f"{target}: {describe_counts(dict(found.unknown))} became background")
+        self.read[target] = found
+
+    def _mismatch(self, found: StoredLabels) -> str:
+        """Say how a label map does not belong to the image, or is empty; "" where it is fine."""
+        if not any(found.counts[1:]):
+            return "every voxel is background"
+        if self.image is None:
+            return ""
+        if found.shape != self.image.shape:
+            return f"the label map has {_size(found.shape)} voxels, the image {_size(self.image.shape)}"
+        distance = corner_distance(np.array(found.affine), np.array(self.image.affine), found.shape)
+        if distance > self.rules.affine_tolerance:
+            return (f"the label map lies up to {distance:.4g} mm away from the image (affines differ by more than "
+                    f"data.affine_tolerance={self.rules.affine_tolerance:g} mm)")
+        return ""
+
+    def _targets(self) -> dict[str, Labels]:
+        """Return the chosen label maps that the case has, read or derived, in the chosen order."""
+        found: dict[str, Labels] = {}
+        for target in self.rules.targets:
+            lookup = self.rules.lookups.get(target) if target in self.rules.derived else None
+            if lookup and lookup.source in self.read:
+                classes = self.rules.label_maps[target].num_classes
+                found[target] = DerivedLabels(self.read[lookup.source], lookup.table, classes)
+            elif target in self.read:
+                found[target] = self.read[target]
+        return found
+
+    def _compare_lookups(self) -> None:
+        for target, lookup in self.rules.lookups.items():
+            if target not in self.read or lookup.source not in self.read:
+                continue
+            own, source = self.read[target], self.read[lookup.source]
+            if own.shape != source.shape:
+                continue
+            differing = self.cache.pair(
+                f"lookup {bytes(lookup.table).hex()}", own, source,
+                lambda own=own, source=source, table=lookup.table:
+                    float(np.count_nonzero(own.array() != np.take(table, source.array()))),
+            )
+            if differing:
+                complain = self.errors.append if target in self.rules.required else self.warnings.append
+                complain(f"{target}: {int(differing)} voxels are not the lookup of {lookup.source}; "
+                         f"the two files were not made together")
+
+    def _compare_tools(self) -> None:
+        if self.rules.agreement is None:
+            return
+        first, second, least = self.rules.agreement
+        if first not in self.read or second not in self.read or self.read[first].shape != self.read[second].shape:
+            return
+        a, b = self.read[first], self.read[second]
+        value = self.cache.pair("mean dice", a, b, lambda: mean_dice(a.array(), b.array()))
+        if value < least:
+            self.suspected = True
+            self.warnings.append(f"{first} and {second} agree with a mean Dice of {value:.2f} only (less than "
+                                 f"{least:g}): one of the tools has probably failed")
+
+
+def mean_dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the mean Dice over the foreground classes that occur in one of two arrays of class indices (uint8)."""
+    size = int(max(first.max(), second.max())) + 1
+    joint = np.bincount((first.astype(np.int32) * size + second).reshape(-1), minlength=size * size)
+    joint = joint.reshape(size, size)
+    volumes = joint.sum(0) + joint.sum(1)
+    present = volumes[1:] > 0
+    return float((2 * np.diag(joint)[1:][present] / volumes[1:][present]).mean()) if present.any() else 1.0
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,93 @@
+"""Training, validation and test cases: by person, in the order of their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from segexp.errors import ConfigError, DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+def id_order(person: str) -> tuple[int, int, str]:
+    """Sort key of an id: numbers by value, before everything else."""
+    return (0, int(person), person) if person.isdecimal() else (1, 0, person)
+
+
+def split_persons(
+    persons: Sequence[str], sizes: Mapping[str, int | float | None], train_size: int | None = None
+) -> dict[str, list[str]]:
+    """Deal persons, sorted by id, to train, validation and test, in this order.
+
+    Args:
+        persons: ids of the persons with usable cases; repeated ids (several visits) count once.
+        sizes: per split a number of persons, a fraction of all persons, or None for the rest (at most once).
+        train_size: keep only the first so many persons of the training split (learning curves).
+
+    Returns:
+        split -> persons. Persons beyond the sizes are in no split.
+
+    Raises ConfigError for sizes that make no sense, DataError when there are too few persons, with sizes that fit.
+    The released split is 5000, 10 and the remaining 713 of 5,723 persons sorted by id (Rajchl et al. 2018, 3.1).
+
+    """
+    _check_sizes(sizes)
+    ordered = sorted(set(persons), key=id_order)
+    total = len(ordered)
+    counts = {name: _count(sizes[name], total) for name in SPLITS}
+    # Fractions that sum to 1 use everybody: the last one absorbs what rounding left over or took.
+    fractions = [name for name in SPLITS if isinstance(sizes[name], float)]
+    if len(fractions) == len(SPLITS) and abs(sum(sizes[name] for name in fractions) - 1) < 1e-6:  # type: ignore[misc]
+        counts[fractions[-1]] = total - sum(counts[name] or 0 for name in fractions[:-1])
+    rest = [name for name in SPLITS if counts[name] is None]
+    left = total - sum(count or 0 for count in counts.values())
+    if rest:
+        counts[rest[0]] = left
+    too_small = [name for name in SPLITS if counts[name] < 1 and sizes[name] != 0]  # type: ignore[operator]
+    if left < 0 or too_small or not counts["train"]:
+        raise DataError(_too_few(total, sizes))
+    dealt, position = {}, 0
+    for name in SPLITS:
+        dealt[name] = ordered[position : position + counts[name]]  # type: ignore[operator]
+        position += counts[name]  # type: ignore[operator]
+    if train_size is not None:
+        if train_size > len(dealt["train"]):
+            raise DataError(
+                f"data.train_size={train_size}, but the training split has {len(dealt['train'])} persons; "
+                f"choose at most that many or null for all"
+            )
+        dealt["train"] = dealt["train"][:train_size]
+    return dealt
+
+
+def _check_sizes(sizes: Mapping[str, int | float | None]) -> None:
+    if set(sizes) != set(SPLITS):
+        raise ConfigError(f"data.split: expected the keys {', '.join(SPLITS)}, got {', '.join(map(str, sizes))}")
+    for name, size in sizes.items():
+        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 0
+        fraction = isinstance(size, float) and 0 < size < 1
+        if not (size is None or whole or fraction):
+            raise ConfigError(
+                f"data.split.{name}={size}: expected a number of persons, a fraction in (0, 1), or null (rest)"
+            )
+    if sum(size is None for size in sizes.values()) > 1:
+        raise ConfigError("data.split: only one of train, validation and test can be null (the rest)")
+    if sizes["train"] == 0:
+        raise ConfigError("data.split.train=0: nothing to train on")
+    summed = sum(size for size in sizes.values() if isinstance(size, float))
+    if summed > 1 + 1e-6:
+        raise ConfigError(f"data.split: the fractions sum to {summed:g}; expected at most 1")
+
+
+def _count(size: int | float | None, total: int) -> int | None:
+    return round(size * total) if isinstance(size, float) else size
+
+
+def _too_few(total: int, sizes: Mapping[str, int | float | None]) -> str:
+    asked = ", ".join(f"{name}={'null' if sizes[name] is None else sizes[name]}" for name in SPLITS)
+    text = f"{total} persons with usable cases are too few for the split {asked}"
+    if total < 3:
+        return f"{text}; at least 3 are needed, one for each of train, validation and test"
+    held_out = max(1, round(total * 0.15))
+    train = max(1, total - 2 * held_out)
+    return f"{text}; set for example data.split.train={train} data.split.validation={held_out} data.split.test=null"
