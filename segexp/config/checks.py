@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from segexp.config.names import hint
-from segexp.config.objects import refusal
 from segexp.config.sources import origin
+from segexp.config.targets import find, refusal
 from segexp.errors import ConfigError
 
 SPECIAL = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
@@ -102,7 +102,7 @@ def unbound(cfg: Any, allow: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
             yield f"{key}._target_", reason.removeprefix("_target_ ")
             continue
         try:
-            function = find(target)
+            function = find(target, allow)
         except ConfigError as error:
             yield f"{key}._target_", str(error)
             continue
@@ -118,45 +118,6 @@ def _nodes_with_target(node: Any, key: str = "") -> Iterator[tuple[str, Mapping[
     elif isinstance(node, list):
         for index, child in enumerate(node):
             yield from _nodes_with_target(child, f"{key}[{index}]")
-
-
-def find(target: str) -> Any:
-    """Import what a dotted name names.
-
-    Raises:
-        ConfigError: there is no such module or name, or it cannot be called; the message names the nearest one.
-    """
-    import pkgutil
-    from importlib import import_module
-
-    parts = target.split(".")
-    value, done = None, ""
-    for index, part in enumerate(parts):
-        name = f"{done}.{part}" if done else part
-        if value is None or (inspect.ismodule(value) and part not in vars(value) and not hasattr(value, part)):
-            try:
-                value = import_module(name)
-            except ModuleNotFoundError as error:
-                if error.name != name:
-                    raise ConfigError(f"{target} cannot be imported: {error}") from error
-                inside = [module.name for module in pkgutil.iter_modules(getattr(value, "__path__", None))]
-                known = [*inside, *(getattr(value, "__all__", None) or _public(value))]
-                near = hint(part, known).partition(" (")[0]
-                raise ConfigError(f"{target}: {done or 'Python'} has no {part}{near}") from error
-            except Exception as error:
-                raise ConfigError(f"{target} cannot be imported: {type(error).__name__}: {error}") from error
-        elif hasattr(value, part):
-            value = getattr(value, part)
-        else:
-            raise ConfigError(f"{target}: {done} has no {part}{hint(part, _public(value)).partition(' (')[0]}")
-        done = ".".join(parts[: index + 1])
-    if not callable(value):
-        raise ConfigError(f"{target} is a {type(value).__name__}, expected a class or a function")
-    return value
-
-
-def _public(value: Any) -> list[str]:
-    return [name for name in dir(value) if not name.startswith("_")] if value is not None else []
 
 
 def _binding(key: str, node: Mapping[str, Any], function: Any) -> Iterator[tuple[str, str]]:

@@ -1,41 +1,10 @@
 """The one door from configuration to objects."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segexp.config.names import hint
+from segexp.config.targets import find, refusal, targets_of
 from segexp.errors import ConfigError, SegexpError
-
-PREFIXES = ("segexp.", "torch.", "pytorch_lightning.", "monai.", "torchvision.")
-# torch reaches loading, hub and compilation of foreign code: nothing that a configuration has to name.
-FORBIDDEN = ("torch.hub", "torch.load", "torch.jit", "torch.utils.cpp_extension", "torch.package", "torch.ops",
-             "torch.classes", "torch.serialization", "monai.bundle", "monai.apps")
-
-
-def targets_of(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``(key, target)`` for every ``_target_`` in the plain containers of ``node``, at any depth."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield key, node["_target_"]
-        for name, child in node.items():
-            yield from targets_of(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for index, child in enumerate(node):
-            yield from targets_of(child, f"{key}[{index}]")
-
-
-def refusal(target: Any, allow: Sequence[str] = ()) -> str | None:
-    """Return why ``target`` may not be imported, or None where it may."""
-    if not isinstance(target, str):
-        return f"_target_ is {target!r}, expected the dotted name of a class or function"
-    prefixes = (*PREFIXES, *(f"{prefix.rstrip('.')}." for prefix in allow))
-    if not target.startswith(prefixes):
-        near = hint(f"{target.split('.')[0]}.", prefixes).split(" (")[0]
-        return (f"_target_ {target} is outside the allowed modules ({', '.join(prefixes)}){near}; "
-                "modules of your own are allowed with --allow-target PREFIX")
-    if any(target == name or target.startswith(f"{name}.") for name in FORBIDDEN):
-        return f"_target_ {target} may load or run foreign code and is never allowed from a configuration"
-    return None
 
 
 def plain(node: Any) -> Any:
@@ -91,6 +60,11 @@ def instantiate(node: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any:
         reason = refusal(target, allow)
         if reason:
             raise ConfigError(f"{where or 'configuration'}: {reason}")
+    for where, target in targets_of(content, key):
+        try:
+            find(target, allow)
+        except ConfigError as error:
+            raise ConfigError(f"{where or 'configuration'}: _target_ {error}") from error
     return _build(content, key, kwargs)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from segexp.config import check
-from segexp.config.checks import MAY_MISS, find
+from segexp.config.checks import MAY_MISS
 from segexp.config.composition import compose_from
 from segexp.config.sources import origins_from
+from segexp.config.targets import find
 from segexp.errors import ConfigError
 from tests.config.conftest import write_tree
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from segexp.config import instantiate
 from segexp.config.composition import compose_from
-from segexp.config.objects import FORBIDDEN, PREFIXES
+from segexp.config.targets import FORBIDDEN, PREFIXES
 from segexp.errors import ConfigError, DataError
 from tests.config.conftest import write_tree
 
@@ -108,6 +108,13 @@ def test_the_whole_node_is_checked_before_anything_is_imported(tmp_path: Path, m
     with pytest.raises(ConfigError, match=r"node\.parts\[0\]\.deep: _target_ innocent_looking\.run is outside"):
         instantiate(cfg.node)
     assert "innocent_looking" not in sys.modules
+
+
+@pytest.mark.parametrize("target", ["torch.os.system", "segexp.cli.import_module", "segexp.config.names.get_close_matches",
+                                    "monai.utils.module.torch.load"])
+def test_what_an_allowed_module_only_passes_on_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"^network: _target_ .* outside the allowed modules"):
+        instantiate(OmegaConf.create({"network": {"_target_": target}}).network)
 
 
 def test_modules_of_the_user_need_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
