@@ -1,5 +1,6 @@
 """The keys of a configuration and the values that their comments list, without composing it."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def _follow(folders: Sequence[Path], package: str, file: Path, choices: dict[str
         if choice == "_self_" or (choice is None and group not in choices):
             continue
         group = str(group).removeprefix("override ") if group is not None else None
-        name = here if group is None else group.partition("@")[0]
+        name, _, at = (here, "", "") if group is None else group.partition("@")
         if not name.startswith("/") and group is not None and here != ".":
             name = f"{here}/{name}"
         name = name.strip("/")
@@ -38,8 +39,17 @@ def _follow(folders: Sequence[Path], package: str, file: Path, choices: dict[str
         for one in wanted if isinstance(wanted, list) else str(wanted).split(","):
             found = folder.files(folders, name).get(str(one))
             if found:
-                inside = "" if folder.is_global(found) else package if group is None else name.replace("/", ".")
+                inside = _package(package, name if group is not None else None, at, found)
                 yield from _follow(folders, inside, found, choices, seen)
+
+
+def _package(parent: str, group: str | None, at: str, file: Path) -> str:
+    """Return where the keys of a file go: what follows `@` in the defaults list, its header, its group's name."""
+    if at:
+        return ".".join(part for part in (parent, at) if part) if at != "_global_" else ""
+    if folder.is_global(file):
+        return ""
+    return parent if group is None else group.replace("/", ".")
 
 
 def keys_of(folders: Sequence[Path], primary: str, words: Sequence[str], current: str) -> list[str]:
@@ -81,7 +91,12 @@ def _listed(file: Path, key: str) -> list[str]:
         indent = len(name) - len(name.lstrip())
         path = [*((depth, part) for depth, part in path if depth < indent), (indent, name.strip())]
         if ".".join(part for _, part in path) == key and "#" in rest:
-            comment = rest.partition("#")[2].partition(";")[0].strip()
-            values = [value.strip() for value in comment.split("|")]
-            return values if len(values) > 1 and all(value and " " not in value for value in values) else []
+            return _choices(rest.partition("#")[2])
     return []
+
+
+def _choices(comment: str) -> list[str]:
+    """Return the names that a comment lists: ``a | b``, ``a: what it is | b (and this)``, ``a: this; b: that``."""
+    parts = (re.fullmatch(r"([\w.-]+)(?::.*|\s*\(.*\))?", part.strip()) for part in re.split(r"[|;]", comment))
+    names = [part[1] for part in parts if part]
+    return names if len(names) > 1 else []

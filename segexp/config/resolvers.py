@@ -29,8 +29,14 @@ def classes(label_maps: Mapping[str, Mapping[int, str]] | None, targets: str | S
     return {target: len(known[target]) for target in chosen}
 
 
+def integers(start: int, stop: int) -> list[int]:
+    """``${range:41,139}``: the integers from ``start`` up to, not including, ``stop``."""
+    return list(range(start, stop))
+
+
 def register_resolvers() -> None:
     """Register our resolvers with OmegaConf; any number of times."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("classes", classes, replace=True)
+    OmegaConf.register_new_resolver("range", integers, replace=True)

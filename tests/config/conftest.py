@@ -26,6 +26,9 @@ hydra:
     "predict.yaml": "# segexp predict: label maps.\nrun: ???\ndevice: auto # auto | cpu\n",
     "data/bank.yaml": """\
 # A bank of heads.
+defaults:
+  - tools@agreement.between: fast
+  - _self_
 _target_: torch.utils.data.StackDataset
 root: ???
 derived: ${data.root}/derived
@@ -34,6 +37,7 @@ label_maps:
   tissue: {0: background, 1: csf, 2: grey_matter}
   lesion: {0: background, 7: lesion}
 """,
+    "data/tools/fast.yaml": "# A tool.\nname: fast\n",
     "data/other.yaml": "# Another bank.\nroot: /other\nlabel_maps: {}\n",
     "method/mini.yaml": """\
 # @package _global_

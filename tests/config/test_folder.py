@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from segexp.config import folder, hint, nearest, split_flags
 from segexp.config.keys import keys_of, values_of
-from segexp.config.resolvers import classes
+from segexp.config.resolvers import classes, register_resolvers
 from segexp.errors import ConfigError
 from tests.config.conftest import write_tree
 
@@ -14,8 +15,8 @@ MAPS = {"tissue": {0: "background", 1: "csf"}, "lesion": {0: "background", 5: "c
 
 
 def test_groups_and_choices(mini: Path) -> None:
-    assert folder.own_groups([mini]) == ["data", "experiment", "method", "method/targets", "network", "optimizer",
-                                         "scale", "trainer"]
+    assert folder.own_groups([mini]) == ["data", "data/tools", "experiment", "method", "method/targets", "network",
+                                         "optimizer", "scale", "trainer"]
     assert folder.choices([mini], "experiment") == ["mini/all", "mini/one"]
     assert folder.choices([mini], "method") == ["mini"]
     assert folder.choices([mini], "scale") == ["demo", "paper"]
@@ -44,7 +45,9 @@ def test_unreadable_yaml_gives_nothing(mini: Path) -> None:
 
 @pytest.mark.parametrize(("words", "current", "expected"), [
     ([], "network.", {"network.in_features=", "network.out_features=", "network.bias="}),
-    ([], "data.r", {"data.root=", "data.derived=", "data.targets=", "data.label_maps."}),
+    ([], "data.r", {"data.root=", "data.derived=", "data.targets=", "data.label_maps.",
+                     "data.agreement."}),
+    ([], "data.agreement.between.", {"data.agreement.between.name="}),
     ([], "data.label_maps.", {"data.label_maps.tissue.", "data.label_maps.lesion."}),
     (["data=other"], "data.", {"data.root=", "data.label_maps."}),
     (["scale=demo"], "", {"name=", "seed=", "steps=", "paths.", "data.", "network.", "optimizer.", "method.",
@@ -59,6 +62,15 @@ def test_values_listed_in_a_comment(mini: Path) -> None:
     assert values_of([mini], "predict", [], "device") == ["auto", "cpu"]
     assert values_of([mini], "predict", [], "run") == []
     assert values_of([mini], "train", [], "seed") == []
+
+
+def test_values_with_explanations(mini: Path) -> None:
+    (mini / "predict.yaml").write_text("a: x # x: this (one), and that; y: the other\nb: # nothing | here yet\n  a: 1\n"
+                                       "c: u # u | v (learned) | {w: weight}\nd: 1 # of many; some are better\n")
+    assert values_of([mini], "predict", [], "a") == ["x", "y"]
+    assert values_of([mini], "predict", [], "b.a") == []
+    assert values_of([mini], "predict", [], "c") == ["u", "v"]
+    assert values_of([mini], "predict", [], "d") == []
 
 
 def test_nearest_name_in_full_or_by_its_last_part() -> None:
@@ -86,6 +98,12 @@ def test_targets_without_a_label_map(targets: object, text: str) -> None:
     with pytest.raises(ConfigError, match=r"method\.targets") as caught:
         classes(MAPS, targets)
     assert text in str(caught.value)
+
+
+def test_a_range_of_integers() -> None:
+    register_resolvers()
+    cfg = OmegaConf.create({"values": "${range:41,44}"})
+    assert OmegaConf.to_container(cfg, resolve=True) == {"values": [41, 42, 43]}
 
 
 def test_flags_are_split_from_overrides() -> None:
