@@ -1,0 +1,1 @@
+"""Pictures and pages that people look at, made from runs and score rows and from nothing else."""
