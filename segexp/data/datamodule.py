@@ -190,8 +190,8 @@ class SegmentationDataModule(pl.LightningDataModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         return DataLoader(
-            WholeCases(cases[rank::world]), batch_size=None, num_workers=min(self.workers, 1),
-            pin_memory=torch.cuda.is_available(),
+            WholeCases(cases[rank::world]), batch_size=None, collate_fn=_as_it_is,
+            num_workers=min(self.workers, 1), pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -227,6 +227,11 @@ class WholeCases(Dataset):
         if case.truth:
             batch["truth"] = {name: torch.from_numpy(labels.whole())[None] for name, labels in case.truth.items()}
         return batch
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    """Keep a batch as it is; the loader's own conversion would turn tuples into lists."""
+    return batch
 
 
 def read_image_case(path: str | Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class UKBiobank(SegmentationDataModule):
     Args:
         root: folder of the cases.
         layout: which entry of ``layouts`` the folder follows.
-        layouts: per layout the path templates ``case``, ``image``, ``label_maps``, ``truth``, ``unusable``, ``archive``.
+        layouts: per layout the path templates case, image, label_maps, truth, unusable and archive.
         label_maps, targets, split, cache, train_size, exclude_failed_tools, workers, sampling: as in the base class.
         derived_root: folder of the label maps that UK Biobank does not distribute.
         truth_root: folder of the true label maps (phantoms only).
@@ -212,7 +212,7 @@ class UKBiobank(SegmentationDataModule):
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             return {row["case"]: group_name(row["rotated"], row["failed_tools"]) for row in rows}
-        except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(
                 f"{path}: cannot be read ({type(error).__name__}: {error}); data.truth_root must hold a manifest.csv "
                 f"with the columns case, rotated, failed_tools and broken"
