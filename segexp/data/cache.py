@@ -14,6 +14,7 @@ entry and nothing is ever stale. Entries are built in a folder of their own and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -94,13 +95,15 @@ class Cache:
         with _writing(self.folder), self._lock(key):
             stored = _open(folder, key, kind)
             if stored is None:
-                self._build(folder, key, path, content, decode)
+                self._build(folder, key, path, content, decode, kind)
                 stored = _open(folder, key, kind)
         if stored is None:
             raise CacheError(f"{folder}: the entry just written cannot be read back; is the disk sound?")
         return stored
 
-    def _build(self, folder: Path, key: str, path: Path, content: bytes, decode: Callable[..., dict]) -> None:
+    def _build(
+        self, folder: Path, key: str, path: Path, content: bytes, decode: Callable[..., dict], kind: type
+    ) -> None:
         """Decode into a folder beside the entry and rename it; what lies there already is damaged and goes."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
@@ -116,13 +119,17 @@ class Cache:
                 files[file.name] = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "crc32": _crc32(file)}
             write_json(temporary / "meta.json", {"format": FORMAT, "source": str(path), "files": files, **meta})
             temporary.chmod(0o755)
-            if folder.exists():
+            if folder.exists() and _open(folder, key, kind) is None:
                 # Moved away first: a rename onto a folder that holds files is refused.
                 damaged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".damaged-"))
                 folder.rename(damaged / "entry")
                 shutil.rmtree(damaged, ignore_errors=True)
-            with contextlib.suppress(FileExistsError):
+            try:
                 temporary.rename(folder)
+            except OSError as error:
+                # Without locks another process may have been faster; its entry says the same.
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
