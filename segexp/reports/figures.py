@@ -65,7 +65,7 @@ def _boxes(axes: Any, groups: list[np.ndarray], places: list[float], width: floa
     # Spread the dots by rank, not at random: the same scores give the same picture.
     for group, place in shown:
         offsets = (np.arange(group.size) * 0.618 % 1 - 0.5) * width * 0.7
-        axes.plot(place + offsets, group, ".", color=colour, markersize=3, alpha=0.7, markeredgewidth=0)
+        axes.plot(place + offsets, group, ".", color=colour, markersize=5, alpha=0.7, markeredgewidth=0)
 
 
 def curves(series: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | Path | Any, title: str = "") -> None:

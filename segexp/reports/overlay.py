@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # arrays: indices grow to the right, the front and the top of the head.
 PLANES = (("axial", 2, 0, 1, "LRPA"), ("coronal", 1, 0, 2, "LRIS"), ("sagittal", 0, 1, 2, "PAIS"))
 LEGEND_MOST = 16
-PANEL_PIXELS = 300
+PANEL_PIXELS = 300  # at least, along the longest side; whole pixels per voxel
 DPI = 100
 PAPER, INK, FAINT = "#101214", "#f2f2f2", "#a8adb3"
 
@@ -48,7 +48,7 @@ def overlay_figure(
         if labels.shape != image.shape:
             raise ValueError(f"{name} has shape {labels.shape}, the image {image.shape}")
     extent = np.array(image.shape) * np.asarray(spacing, float)
-    scale = PANEL_PIXELS / extent.max()
+    scale = _factor(image.shape) * max(image.shape) / extent.max()
     widths = [extent[across] * scale for _, _, across, _, _ in PLANES]
     height = max(extent[up] for _, _, _, up, _ in PLANES) * scale
     names = _legend(rows, label_map)
@@ -76,7 +76,7 @@ def _layout(
 ) -> tuple[tuple[float, float], list[list[tuple[float, float, float, float]]]]:
     """Return the figure's size in pixels and, per row and column, the panel as fractions of it."""
     left, gap, top = 26, 6, 22 + (22 if title else 0)
-    bottom = 8 + (26 if not names or names == [-1] else 20 * -(-len(names) // 4) + 6)
+    bottom = 8 + (26 if not names or names == [-1] else 17 * -(-len(names) // 4) + 8)
     total = (left + sum(widths) + gap * len(widths), top + rows * (height + gap) + bottom)
     places = []
     for row in range(rows):
@@ -87,6 +87,11 @@ def _layout(
             for x, width in zip(starts, widths, strict=True)
         ])
     return total, places
+
+
+def _factor(shape: Sequence[int]) -> int:
+    """Return how many pixels a voxel is wide."""
+    return -(-PANEL_PIXELS // max(shape))
 
 
 def _position(rows: Mapping[str, np.ndarray], shape: Sequence[int]) -> tuple[int, ...]:
@@ -118,7 +123,7 @@ def _draw(
     base = np.take(grey, position[cut], axis=cut).T  # rows: upwards, columns: across
     picture = np.repeat(base[..., None], 3, axis=2)
     # Draw every voxel as a block of pixels, so that an outline can be thinner than a voxel.
-    factor = max(1, PANEL_PIXELS // max(grey.shape))
+    factor = _factor(grey.shape)
     picture = picture.repeat(factor, 0).repeat(factor, 1)
     if labels is not None:
         chosen = np.take(labels, position[cut], axis=cut).T.repeat(factor, 0).repeat(factor, 1)

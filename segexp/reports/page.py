@@ -14,7 +14,7 @@ from segexp.files import write_text
 from segexp.metrics.scores import case_means, summary
 
 PAGE = "report.html"
-# Rows of the per-structure table that are shown at once; the rest folds away.
+# Beginning of a curve's name in the CSV, title of the figure that shows it.
 SECTIONS = (("train/loss", "Training loss"), ("val/loss", "Validation loss"), ("val/dice", "Validation Dice"))
 
 
@@ -115,11 +115,12 @@ def metric_tables(scores: pd.DataFrame | None) -> list[dict[str, Any]]:
     tables = []
     for metric, rows in () if scores is None else scores.groupby("metric", sort=False):
         means = case_means(rows, str(metric))
-        lines = [{"target": target, "group": "", **summary(part["value"])}
-                 for target, part in means.groupby("target", sort=False)]
-        if (means["group"] != "").any():  # phantoms: also apart for clean, rotated and failed cases
-            lines += [{"target": target, "group": group or "no group", **summary(part["value"])}
-                      for (target, group), part in means.groupby(["target", "group"], sort=False)]
+        lines = []
+        for target, part in means.groupby("target", sort=False):
+            lines.append({"target": target, "group": "", **summary(part["value"])})
+            if (part["group"] != "").any():  # phantoms: also apart for clean, rotated and failed cases
+                lines += [{"target": target, "group": group or "no group", **summary(cases["value"])}
+                          for group, cases in part.groupby("group")]
         tables.append({"metric": metric, "unit": rows["unit"].iloc[0], "lines": lines})
     return tables
 
