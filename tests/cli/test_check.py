@@ -83,7 +83,8 @@ def test_the_same_folder_gives_the_same_manifest(heads: Path, capsys: pytest.Cap
 
 
 def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "bulk").mkdir()
+    for name in ("bulk", "derived", "truth"):
+        (tmp_path / name).mkdir()
     assert main(data_words(tmp_path)) == 3
     assert str(tmp_path / "bulk") in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 from functools import cache
 
 import pytest
+from omegaconf import DictConfig
 
 from segexp.config import check, compose, conf_dir, folder
 from segexp.config.composition import initialised
@@ -35,10 +36,13 @@ def users_of(group: str) -> list[str]:
 
 
 def problems(primary: str, *overrides: str) -> list[str]:
-    cfg = compose(primary, overrides)
+    return found_in(compose(primary, overrides), primary)
+
+
+def found_in(cfg: DictConfig, primary: str = "train") -> list[str]:
     # What only the user can know (`run: ???` of predict) may be missing.
-    missing = [] if primary == "train" else [one.key for one in check(cfg) if "has no value" in one.message]
-    return [str(one) for one in check(cfg, origins=origins(primary, overrides), may_miss=["data.root", *missing])]
+    found = [one for one in check(cfg) if primary == "train" or "has no value" not in one.message]
+    return [str(one) for one in found]
 
 
 def test_there_is_something_to_check() -> None:
@@ -50,8 +54,8 @@ def test_there_is_something_to_check() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_at_every_scale(experiment: str, scale: str) -> None:
-    assert problems("train", f"experiment={experiment}", f"scale={scale}") == []
     cfg = compose("train", [f"experiment={experiment}", f"scale={scale}"])
+    assert found_in(cfg) == []
     assert cfg.scale.name == scale
     # One row, one file: the name of a run is the name of its experiment.
     assert cfg.name == experiment.rpartition("/")[2]
@@ -73,8 +77,8 @@ def test_every_file_is_reachable() -> None:
     used = set()
     for primary in PRIMARIES:
         used |= set(origins(primary).values())
-    for experiment in EXPERIMENTS:
-        for scale in SCALES:
+    for number, experiment in enumerate(EXPERIMENTS):
+        for scale in SCALES if not number else SCALES[:1]:
             used |= set(origins("train", [f"experiment={experiment}", f"scale={scale}"]).values())
     for group, choice in CHOICES:
         for primary in users_of(group):
