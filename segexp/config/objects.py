@@ -96,6 +96,8 @@ def _build(content: Any, key: str, kwargs: dict[str, Any]) -> Any:
             raise cause from error
         raise ConfigError(f"{_where(key, content, error)}: {_first(cause or error)}") from error
     except OmegaConfBaseException as error:
+        # The content was cut out of its tree: its keys begin below ``key``.
+        error.full_key = ".".join(part for part in (key, error.full_key) if part)
         raise explain(error, key=key) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key or 'configuration'}: {target} refused its arguments: {error}") from error
