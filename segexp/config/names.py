@@ -8,11 +8,11 @@ MANY = 12
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """Return the name closest to ``word``, in full or by its last part (``nn_al``: ``neuronet/nn_all``), or None."""
+    # Later entries win: a full name is preferred to the same text as another name's last part.
     names = list(names)
-    tails = {name.rpartition("/")[2]: name for name in names}
-    found = get_close_matches(word, names, n=1, cutoff=0.6)
-    by_tail = get_close_matches(word, list(tails), n=1, cutoff=0.6)
-    return found[0] if found else tails[by_tail[0]] if by_tail else None
+    known = {name.rpartition("/")[2]: name for name in names} | {name: name for name in names}
+    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return known[found[0]] if found else None
 
 
 def hint(word: str, names: Iterable[str], more: str = "") -> str:

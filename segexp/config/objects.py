@@ -79,6 +79,10 @@ def _build(content: Any, key: str, kwargs: dict[str, Any]) -> Any:
     try:
         if not kwargs:
             return hydra.utils.instantiate(content, _convert_="all")
+        missing = [name for name, value in content.items() if value == "???" and name not in kwargs]
+        if missing and not content.get("_partial_"):
+            where = f"{key}.{missing[0]}" if key else missing[0]
+            raise ConfigError(f"{where} has no value; give one: {where}=...")
         # Run-time arguments go round OmegaConf, which would copy dicts and take dataclasses for configurations.
         waiting = hydra.utils.instantiate(content, _convert_="all", _partial_=True)
         if content.get("_partial_"):
@@ -92,7 +96,7 @@ def _build(content: Any, key: str, kwargs: dict[str, Any]) -> Any:
             cause = cause.__cause__
         if isinstance(cause, SegexpError):
             raise cause from error
-        if cause is not None and not isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
+        if cause is not None and not isinstance(cause, TypeError | ValueError):
             raise cause from error
         raise ConfigError(f"{_where(key, content, error)}: {_first(cause or error)}") from error
     except OmegaConfBaseException as error:

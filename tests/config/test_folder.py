@@ -78,6 +78,8 @@ def test_nearest_name_in_full_or_by_its_last_part() -> None:
     assert nearest("nn_al", names) == "neuronet/nn_all"
     assert nearest("neuronet/nn_tisue", names) == "neuronet/nn_tissue"
     assert nearest("gppu", names) == "gpu"
+    assert nearest("target", ["tag", "method/targets"]) == "method/targets"
+    assert nearest("scale", ["other/scale", "scale"]) == "scale"
     assert nearest("xyz", names) is None
     assert hint("xyz", []) == ""
     assert "segexp list big shows all 20" in hint("xyz", map(str, range(20)), "segexp list big")

@@ -168,6 +168,8 @@ def test_missing_values_and_lost_interpolations_name_the_key(mini: Path) -> None
     deep = OmegaConf.create({"a": {"b": {"_target_": "torch.nn.Linear", "in_features": "???"}}})
     with pytest.raises(ConfigError, match=r"^a\.b\.in_features has no value; give one: a\.b\.in_features=\.\.\.$"):
         instantiate(deep.a)
+    with pytest.raises(ConfigError, match=r"^a\.b\.in_features has no value; give one: a\.b\.in_features=\.\.\.$"):
+        instantiate(deep.a.b, out_features=1)
     lost = OmegaConf.create({"network": {"_target_": "torch.nn.Linear", "in_features": "${data.chanels}"}})
     with pytest.raises(ConfigError, match=r"network\.in_features: \$\{data\.chanels\} names a key that does not exist"):
         instantiate(lost.network)
