@@ -122,7 +122,8 @@ class Cache:
             if folder.exists() and _open(folder, key, kind) is None:
                 # Moved away first: a rename onto a folder that holds files is refused.
                 damaged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".damaged-"))
-                folder.rename(damaged / "entry")
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(damaged / "entry")
                 shutil.rmtree(damaged, ignore_errors=True)
             try:
                 temporary.rename(folder)

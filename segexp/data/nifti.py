@@ -240,4 +240,4 @@ def _affine(
     distance = corner_distance(affine, from_qform, shape)
     if not distance > TRANSFORM_TOLERANCE:
         return affine, ""
-    return affine, f"sform and qform disagree by up to {distance:.4g} mm; the sform is used"
+    return affine, f"sform and qform disagree by up to {distance:.4g} mm, the sform is used"

@@ -43,7 +43,7 @@ class Crops:
         foreground: float = 0.0,
         rotation_degrees: float = 0.0,
     ) -> None:
-        sizes = (size,) * 3 if isinstance(size, int) else tuple(size)
+        sizes = tuple(size) if isinstance(size, Sequence) else (size,) * 3
         if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
             raise ConfigError(f"sampling.size={size}: expected one positive number of voxels, or three")
         if not isinstance(batch_size, int) or batch_size < 1:

@@ -135,7 +135,7 @@ class UKBiobank(SegmentationDataModule):
             if archive and name in found:
                 continue  # the archive of an unpacked visit
             problem = f"{entry.name} is not unpacked" if archive else ""
-            found[name] = self._listed(name, match["person"], problem)
+            found[name] = self._listed(name, match["person"].lstrip("0"), problem)
         if not found:
             raise DataError(self._nothing_found())
         ordered = sorted(found.values(), key=lambda one: (id_order(one.person), one.id))
