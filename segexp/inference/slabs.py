@@ -1,0 +1,118 @@
+"""Logits that are never held whole: one slab of depth at a time."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Floats of one slab: large enough to keep every core busy, small enough to stay near the cache.
+SLAB_FLOATS = 4_000_000
+
+
+class SlabLogits:
+    """Logits = upsample(coarse) + weight . features + bias, computed slab by slab.
+
+    The upsampling doubles every axis trilinearly (``align_corners=False``).
+    Glossary: B batch, K classes, C channels, D/H/W depth/height/width (all even).
+
+    Args:
+        coarse: [B, K, D/2, H/2, W/2], the part of the logits known at half the resolution.
+        features: [B, C, D, H, W].
+        weight: [K, C].
+        bias: [K].
+    """
+
+    def __init__(self, coarse: Tensor, features: Tensor, weight: Tensor, bias: Tensor) -> None:
+        self.parts = (coarse, features, weight, bias)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape [B, K, D, H, W] of the logits."""
+        coarse, features, *_ = self.parts
+        return torch.Size((*coarse.shape[:2], *features.shape[2:]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are."""
+        return self.parts[0].device
+
+    def ranges(self, depth: int | None = None) -> list[tuple[int, int]]:
+        """Return the depth ranges [start, stop) of all slabs, each of an even start."""
+        batch, classes, whole, height, width = self.shape
+        if depth is None:
+            depth = max(2, SLAB_FLOATS // (batch * classes * height * width))
+        depth += depth % 2
+        return [(start, min(start + depth, whole)) for start in range(0, whole, depth)]
+
+    def slab(self, start: int, stop: int) -> Tensor:
+        """Return the logits [B, K, stop - start, H, W] of the depths ``start`` (even) to ``stop``."""
+        return compute_slab(*cut(self.parts, start, stop), start, stop)
+
+    def slabs(self, depth: int | None = None) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield ``(start, stop, logits)`` for all slabs."""
+        for start, stop in self.ranges(depth):
+            yield start, stop, self.slab(start, stop)
+
+    def dense(self) -> Tensor:
+        """Return all logits [B, K, D, H, W] at once."""
+        return self.slab(0, self.shape[2])
+
+    def argmax(self, depth: int | None = None) -> Tensor:
+        """Return the class of the largest logit, [B, D, H, W] uint8 (int16 above 256 classes)."""
+        batch, classes, *grid = self.shape
+        labels = torch.empty((batch, *grid), dtype=torch.uint8 if classes <= 256 else torch.int16, device=self.device)
+        for start, stop, logits in self.slabs(depth):
+            labels[:, start:stop] = logits.argmax(1)
+        return labels
+
+    def total(self, function: Callable[[Tensor, int, int], Tensor], depth: int | None = None) -> Tensor:
+        """Return the sum over slabs of ``function(logits, start, stop)``, a scalar with its exact gradient.
+
+        For losses that are sums over voxels. The gradient of every slab is taken while the slab is there, so that
+        nothing is kept or computed again for the backward pass.
+        """
+        if not torch.is_grad_enabled() or not any(part.requires_grad for part in self.parts):
+            return sum(function(logits, start, stop) for start, stop, logits in self.slabs(depth))
+        return _Total.apply(function, self.ranges(depth), *self.parts)
+
+
+def cut(parts: tuple[Tensor, ...], start: int, stop: int) -> tuple[Tensor, ...]:
+    """Return what a slab is computed from; the coarse part has one more plane at each side where there is one."""
+    coarse, features, weight, bias = parts
+    return coarse[:, :, max(start // 2 - 1, 0):(stop + 1) // 2 + 1], features[:, :, start:stop], weight, bias
+
+
+def compute_slab(coarse: Tensor, features: Tensor, weight: Tensor, bias: Tensor, start: int, stop: int) -> Tensor:
+    """Return the logits of a slab from what ``cut`` gives."""
+    fine = F.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
+    before = 2 if start else 0
+    fine = fine[:, :, before:before + stop - start]
+    return F.conv3d(features, weight[:, :, None, None, None].to(features.dtype), bias.to(features.dtype)) + fine
+
+
+class _Total(torch.autograd.Function):
+    """Sum over slabs whose gradients are accumulated on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Tensor, int, int], Tensor], ranges: list[tuple[int, int]],
+                *parts: Tensor) -> Tensor:
+        """Add up the slabs' values and their gradients."""
+        gradients = [torch.zeros_like(part) for part in parts]
+        value = torch.zeros((), device=parts[0].device)
+        for start, stop in ranges:
+            with torch.enable_grad():
+                local = [part.detach().requires_grad_() for part in cut(parts, start, stop)]
+                part_value = function(compute_slab(*local, start, stop), start, stop)
+            found = torch.autograd.grad(part_value, local)
+            for into, gradient in zip(cut(tuple(gradients), start, stop), found, strict=True):
+                into += gradient
+            value = value + part_value.detach()
+        ctx.save_for_backward(*gradients)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale what ``forward`` accumulated."""
+        return (None, None, *(part * gradient for part in ctx.saved_tensors))

@@ -1,0 +1,6 @@
+"""Losses: ``loss(outputs, batch) -> {"loss": scalar, part: scalar, ...}``; they know neither Lightning nor files."""
+
+from segexp.losses.cross_entropy import CrossEntropy
+from segexp.losses.dice_cross_entropy import DiceCrossEntropy
+
+__all__ = ["CrossEntropy", "DiceCrossEntropy"]
