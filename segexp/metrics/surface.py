@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 # Cost of the two exact ways, in nanoseconds per box voxel and per (tree or query) point; only their ratio
 # matters. A compact structure is cheapest by a distance transform of its box; one stray voxel far away
 # makes the box huge.
-TRANSFORM_COST = 25
+TRANSFORM_COST = 40
 TREE_COST = 1000
 
 

@@ -128,6 +128,8 @@ def report(rows: Sequence[Row]) -> None:
             if name in row.memory:
                 memory = row.memory[name]
                 line += f"  +{memory.growth:.3f} GB (peak {memory.peak:.2f} GB)"
-                if name != ours and row.memory[ours].growth > 0:
-                    line += f" = {memory.growth / row.memory[ours].growth:.1f} x the memory"
+                if name != ours:
+                    # Below a megabyte the pages of the allocator are measured, not the work.
+                    least = max(row.memory[ours].growth, 1e-3)
+                    line += f", {memory.growth / least:.1f} x the memory"
             print(line)
