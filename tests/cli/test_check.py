@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from segexp.cli import main
@@ -50,43 +52,58 @@ def test_an_experiment_of_the_user_is_checked_too(tmp_path: Path, capsys: pytest
     assert "conf/experiment/broken.yaml: sampling.size: is 100, expected multiples of 8" in shown
 
 
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few phantom heads, written by the command itself."""
-    place = tmp_path_factory.mktemp("heads")
-    assert main(["phantom", "data=ukbiobank", "scale=smoke", f"output={place}"]) == 0
-    return place
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    """Two whole heads and one without its label map, in the flat layout."""
+    random = np.random.default_rng(0)
+    for person in ("1000001", "1000002", "1000003"):
+        folder = tmp_path / "flat" / person
+        folder.mkdir(parents=True)
+        for name, values in (("T1", random.normal(100, 20, (16, 16, 16)).astype(np.float32)),
+                             ("T1_brain_seg", random.integers(0, 4, (16, 16, 16)).astype(np.uint8))):
+            nib.save(nib.Nifti1Image(values, np.eye(4)), folder / f"{name}.nii.gz")
+    (tmp_path / "flat/1000003/T1_brain_seg.nii.gz").unlink()
+    return tmp_path
 
 
-def data_words(heads: Path, *more: str) -> list[str]:
-    return ["check", "data=ukbiobank", "scale=smoke", f"data.root={heads}/bulk", f"data.derived_root={heads}/derived",
-            f"data.truth_root={heads}/truth", f"paths.outputs={heads}/outputs", *more]
+def data_words(place: Path, *more: str) -> list[str]:
+    return ["check", "data=ukbiobank", "data.layout=flat", f"data.root={place}/flat", "data.require=requested",
+            "method/targets=fsl_fast", "sampling.size=16", f"paths.outputs={place}/outputs", *more]
 
 
-def test_the_files_of_a_data_set(heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    manifest = tmp_path / "manifest.csv"
+def test_the_files_of_a_data_set(heads: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = heads / "manifest.csv"
     assert main(data_words(heads, f"output={manifest}")) == 0
     shown = capsys.readouterr().out
-    rows = list(csv.DictReader(manifest.open()))
-    assert rows and {row["status"] for row in rows} <= {"ok", "warning", "rejected"}
-    assert f"{len(rows)} cases: " in shown and str(manifest) in shown
-    for row in rows:
-        if row["status"] != "ok":
-            assert f"{row['case']}: {row['status']}: {row['reason']}" in shown
+    with manifest.open() as file:
+        status = {row["case"]: (row["status"], row["reason"]) for row in csv.DictReader(file)}
+    assert len(status) == 3
+    (rejected,) = [case for case, (word, _) in status.items() if word == "rejected"]
+    assert rejected.startswith("1000003") and "T1_brain_seg.nii.gz" in status[rejected][1]
+    assert f"{rejected}: rejected: {status[rejected][1]}" in shown
+    assert "3 cases: " in shown and "1 rejected" in shown and str(manifest) in shown
 
 
 def test_the_same_folder_gives_the_same_manifest(heads: Path, capsys: pytest.CaptureFixture) -> None:
     for _ in range(2):
         assert main(data_words(heads)) == 0
-    capsys.readouterr()
-    assert len(list((heads / "outputs/manifests").iterdir())) == 1
+    (manifest,) = (heads / "outputs/manifests").iterdir()
+    assert str(manifest) in capsys.readouterr().out
 
 
-def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for name in ("bulk", "derived", "truth"):
-        (tmp_path / name).mkdir()
+def test_no_case_can_be_used(heads: Path, capsys: pytest.CaptureFixture) -> None:
+    for file in (heads / "flat").rglob("T1_brain_seg.nii.gz"):
+        file.write_bytes(b"not an image")
+    manifest = heads / "manifest.csv"
+    assert main(data_words(heads, f"output={manifest}")) == 3
+    shown = capsys.readouterr()
+    assert "no case can be used" in shown.err and str(manifest) in shown.err
+    assert len(manifest.read_text().splitlines()) == 4
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(data_words(tmp_path)) == 3
-    assert str(tmp_path / "bulk") in capsys.readouterr().err
+    assert f"{tmp_path}/flat" in capsys.readouterr().err
 
 
 def test_a_root_is_needed(capsys: pytest.CaptureFixture) -> None:
