@@ -12,7 +12,7 @@ PACKAGE = REPOSITORY / "segexp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TOP = {"pyproject.toml", "README.md", "Makefile", "requirements.lock", ".ci", ".gitignore", ".gitattributes", "LICENSE",
        "conf", "segexp", "tests", "notebooks", "outputs"}
-LONGEST = 320
+LONGEST = {"segexp": 320, ".ci": 320, "tests": 400}
 
 BASE = {"errors", "files", "console"}
 ALGORITHMS = {"data", "losses", "metrics", "inference"}
@@ -24,7 +24,7 @@ ROOMS = {
     "phantoms": BASE,
     "metrics": BASE,
     "inference": {"errors"},
-    "losses": {"errors", "inference"},
+    "losses": {"errors", "inference", "data.labelmap"},  # the value of voxels that have no label
     "data": BASE | {"config"},
     "methods": BASE | ALGORITHMS | {"config"},
     "runs": BASE | ALGORITHMS | {"config", "methods", "predictions", "reports"},
@@ -97,7 +97,8 @@ def test_imports_run_one_way(file: Path) -> None:
     for name in imports(file):
         parts = name.split(".")
         if parts[0] == "segexp" and len(parts) > 1 and parts[1] not in ("__version__", room):
-            assert parts[1] in ROOMS[room], f"{name_of(file)} imports {name}: {room} must not know {parts[1]}"
+            known = ROOMS[room] & {parts[1], ".".join(parts[1:3])}
+            assert known, f"{name_of(file)} imports {name}: {room} must not know {parts[1]}"
         assert not inside(name, FORBIDDEN.get(room, set())), f"{name_of(file)} imports {name}"
 
 
@@ -108,8 +109,8 @@ def test_networks_know_nothing_of_lightning_hydra_or_files(file: Path) -> None:
         assert not inside(name, LIGHTNING_HYDRA | WRITING), f"{name_of(file)} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["segexp", "tests", ".ci"])
+@pytest.mark.parametrize("folder", LONGEST)
 def test_no_file_is_too_long(folder: str) -> None:
     lengths = {name_of(file): len(file.read_text(encoding="utf-8").splitlines())
                for file in (REPOSITORY / folder).rglob("*.py")}
-    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST[folder]} == {}
