@@ -22,6 +22,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ from segexp.errors import DataError, SegexpError
 from segexp.files import write_json
 
 FORMAT = 1  # raise it when the meaning of an entry changes
+ABANDONED = 3600  # seconds after which a folder that is still being built has no builder
 
 
 class CacheError(SegexpError):
@@ -106,6 +108,10 @@ class Cache:
     ) -> None:
         """Decode into a folder beside the entry and rename it; what lies there already is damaged and goes."""
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(".*"):  # by a process that was killed
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(left)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
         try:
             try:

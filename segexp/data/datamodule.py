@@ -246,5 +246,5 @@ def read_image_case(path: str | Path) -> dict[str, Any]:
     image = normalise(volume.array, mean, float(volume.array.std(dtype="float64")))
     return {
         "image": torch.from_numpy(image)[None, None], "target": {}, "case": [Path(path).name.split(".")[0]],
-        "spacing": [volume.spacing], "group": [""], "path": [str(path)], "source": [volume.source],
+        "spacing": [volume.spacing], "group": [""], "path": [str(path)], "source": volume.source,
     }

@@ -120,8 +120,8 @@ def label(module: Any, name: str, image: Path, folder: Path, label_maps: Mapping
     """Label one image and write its label maps, each with its JSON."""
     import torch
 
+    from segexp.data import read_image_case
     from segexp.data.nifti import write_labels
-    from segexp.data.ukbiobank import read_image_case
 
     batch = read_image_case(image)
     with torch.inference_mode():

@@ -211,6 +211,18 @@ def test_a_cache_that_cannot_be_written_names_the_key(tmp_path, image):
         Cache(tmp_path / "file" / "cache").image(image)
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path, image):
+    stored = Cache(tmp_path / "cache").image(image)
+    shutil.rmtree(stored.folder)
+    old, young = (stored.folder.parent / f".building-{age}" for age in ("old", "young"))
+    for left in (old, young):
+        left.mkdir()
+        (left / "volume.npy").write_bytes(b"half")
+    os.utime(old, (1, 1))
+    assert Cache(tmp_path / "cache").image(image) == stored
+    assert not old.exists() and young.exists()
+
+
 def test_pairs_are_computed_once_per_content(tmp_path, image):
     cache = Cache(tmp_path / "cache")
     stored, calls = cache.image(image), []

@@ -191,8 +191,8 @@ def test_a_file_is_read_for_prediction_as_in_training_and_written_on_its_own_gri
     assert torch.equal(batch["image"], whole["image"])
     assert batch["case"] == ["T1"] and batch["spacing"] == [(1.0, 1.0, 1.0)] and batch["target"] == {}
     labels = (batch["image"][0, 0] > 0).numpy().astype(np.uint8)
-    write_labels(tmp_path / "out.nii.gz", labels, batch["source"][0])
-    again = read_image_case(path)["source"][0]
+    write_labels(tmp_path / "out.nii.gz", labels, batch["source"])
+    again = read_image_case(path)["source"]
     assert again.shape == (14, 16, 12)
 
 
