@@ -102,9 +102,11 @@ class SegmentationDataModule(pl.LightningDataModule):
         return manifest
 
     def prepare_data(self) -> None:
-        """Check and decode every case; say what cannot be used."""
+        """Check and decode every case; say what cannot be used. Asked again, it is done already."""
         from segexp.console import track
 
+        if self._manifest is not None:
+            return
         self._manifest = self.check_usable(self.examine(progress=track))
         self.cache.hashes.save()
         rejected = [report for report in self._manifest.reports if report.status == "rejected"]
