@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from segexp.console import say
+from segexp.console import say, track
 from segexp.data import nifti
 from segexp.data.cache import Cache
 from segexp.data.cases import Case, Manifest

@@ -60,6 +60,7 @@ def test_rejected_cases_are_said_once_and_left_out(filled, capsys):
     filled.path(bulk_id(2), "fsl_first").unlink()
     module = filled.module()
     module.prepare_data()
+    module.prepare_data()
     module.setup("fit")
     module.setup("test")
     printed = capsys.readouterr().out
