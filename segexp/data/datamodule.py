@@ -103,8 +103,6 @@ class SegmentationDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Check and decode every case; say what cannot be used. Asked again, it is done already."""
-        from segexp.console import track
-
         if self._manifest is not None:
             return
         self._manifest = self.check_usable(self.examine(progress=track))

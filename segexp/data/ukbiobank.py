@@ -182,7 +182,7 @@ class UKBiobank(SegmentationDataModule):
             )
         for key, folder in (("derived_root", self.derived_root), ("truth_root", self.truth_root)):
             if folder is not None and not folder.is_dir():
-                raise DataError(f"data.{key}={folder}: there is no such folder; set data.{key} to the right one or to null")
+                raise DataError(f"data.{key}={folder}: there is no such folder; set data.{key} to it or to null")
         without = sorted(target for target in self.rules.required | self.rules.wanted
                          if target not in self.layout["label_maps"])
         if without:
