@@ -75,37 +75,40 @@ def start(words: list[str], folders: list[Any], allow: tuple[str, ...]) -> int:
 
     register_resolvers()
     original = sys.argv
-    failures: list[str] = []
+    failures: list[tuple[str, Exception]] = []
 
     @hydra.main(config_path=str(folders[0]), config_name="train", version_base=VERSION_BASE)
     def job(config: Any) -> None:
         sys.argv = original
-        code = train_one(config, original, allow)
-        if code:
-            failures.append(config.name)
+        try:
+            train_one(config, original, allow)
+        except Exception as error:  # Hydra would end the sweep, and print our own errors as its own
+            failures.append((f"{config.name}, seed {config.seed}", error))
 
     sys.argv = [original[0], *searchpath(folders), *words]
     try:
         job()
     finally:
         sys.argv = original
-    return 1 if failures else 0
+    if len(failures) == 1:
+        raise failures[0][1]
+    if failures:
+        from segexp.errors import PartialError
+
+        raise PartialError("these runs failed:\n" + "\n".join(f"  {name}: {error}" for name, error in failures))
+    return 0
 
 
-def train_one(config: Any, command: list[str], allow: tuple[str, ...]) -> int:
+def train_one(config: Any, command: list[str], allow: tuple[str, ...]) -> None:
     """Train one configuration and print its result."""
     from segexp.console import say
     from segexp.runs.directory import locate_run
     from segexp.runs.summary import describe
+    from segexp.runs.training import moved, train
 
-    before = locate_run(config)
-    done = before.status == "done"
-    from segexp.runs.training import moved
-
-    if not (done and not moved(before, config)):
-        from segexp.runs.training import train
-
-        before = train(config, command, allow)
-    say(f"{before.id} is done" + (" already" if done else ""))
-    say(describe(before))
-    return 0
+    run = locate_run(config)
+    already = run.status == "done"
+    if not already or moved(run, config):
+        run = train(config, command, allow)
+    say(f"{run.id} is done" + (" already" if already else ""))
+    say(describe(run))

@@ -43,6 +43,8 @@ def train(config: Any, command: Sequence[str] = (), allow: Sequence[str] = ()) -
                 run.update(status="interrupted", finished=now())
                 say(f"{run.id}: interrupted; the same command goes on from step {checkpoint_step(run)}")
                 raise
+            except DataChanged:
+                raise  # the run itself is as good as before
             except Exception as error:
                 run.update(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
                 write_text(run.path / "error.txt", "".join(traceback.format_exception(error)))
