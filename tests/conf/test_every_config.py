@@ -25,9 +25,9 @@ def groups_of(primary: str) -> tuple[str, ...]:
     return tuple(name for name in choices if "@" not in name and not name.startswith("hydra/"))
 
 
-CHOICES = [(group, choice) for group in folder.own_groups(FOLDERS) if group not in ("experiment", "scale")
+CHOICES = [(group, choice) for group in folder.own_groups(FOLDERS) if group != "experiment"
            for choice in folder.choices(FOLDERS, group)]
-"""Every choice of every group; experiments and scales have tests of their own."""
+"""Every choice of every group; experiments have a test of their own."""
 
 
 def users_of(group: str) -> list[str]:
@@ -77,9 +77,8 @@ def test_every_file_is_reachable() -> None:
     used = set()
     for primary in PRIMARIES:
         used |= set(origins(primary).values())
-    for number, experiment in enumerate(EXPERIMENTS):
-        for scale in SCALES if not number else SCALES[:1]:
-            used |= set(origins("train", [f"experiment={experiment}", f"scale={scale}"]).values())
+    for experiment in EXPERIMENTS:
+        used |= set(origins("train", [f"experiment={experiment}"]).values())
     for group, choice in CHOICES:
         for primary in users_of(group):
             used |= set(origins(primary, [f"{group}={choice}"]).values())
