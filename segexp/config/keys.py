@@ -24,23 +24,36 @@ def _follow(folders: Sequence[Path], package: str, file: Path, choices: dict[str
         return
     seen.add(file)
     yield package, file
-    entries = folder.load(file).get("defaults") or []
     here = next((file.parent.relative_to(root).as_posix() for root in folders if file.is_relative_to(root)), ".")
-    for entry in entries:
-        group, choice = next(iter(entry.items())) if isinstance(entry, dict) else (None, entry)
-        if choice == "_self_" or (choice is None and group not in choices):
-            continue
-        group = str(group).removeprefix("override ") if group is not None else None
-        name, _, at = (here, "", "") if group is None else group.partition("@")
-        if not name.startswith("/") and group is not None and here != ".":
-            name = f"{here}/{name}"
-        name = name.strip("/")
-        wanted = choices.get(name, choice)
-        for one in wanted if isinstance(wanted, list) else str(wanted).split(","):
-            found = folder.files(folders, name).get(str(one))
+    picked = dict(choices)
+    for entry in folder.load(file).get("defaults") or []:
+        group, wanted, at = _entry(entry, here, picked)
+        for one in wanted:
+            found = folder.files(folders, group).get(one)
             if found:
-                inside = _package(package, name if group is not None else None, at, found)
+                inside = _package(package, None if group == here else group, at, found)
                 yield from _follow(folders, inside, found, choices, seen)
+
+
+def _entry(entry: object, here: str, picked: dict[str, str]) -> tuple[str, list[str], str]:
+    """Return the group, the choices and what follows `@` of an entry of a defaults list in the folder ``here``.
+
+    ``picked`` holds what the command line chose, and gets what the list chooses, for later `${group}` in it.
+    """
+    if isinstance(entry, dict):
+        name, choice = next(iter(entry.items()))
+        name, _, at = str(name).removeprefix("override ").partition("@")
+    else:
+        text = re.sub(r"\$\{([^}]*)\}", lambda found: picked.get(found[1], ""), str(entry))
+        text, _, at = text.partition("@")
+        if "/" not in text:
+            return here, [text], at
+        name, _, choice = text.rpartition("/")
+    group = name.strip("/") if name.startswith("/") or here == "." else f"{here}/{name}"
+    if isinstance(entry, dict):
+        choice = picked.setdefault(group, choice) if choice is not None else picked.get(group)
+    wanted = choice if isinstance(choice, list) else str(choice or "").split(",")
+    return group, [str(one) for one in wanted], at
 
 
 def _package(parent: str, group: str | None, at: str, file: Path) -> str:

@@ -52,9 +52,15 @@ def test_unreadable_yaml_gives_nothing(mini: Path) -> None:
     (["data=other"], "data.", {"data.root=", "data.label_maps."}),
     (["scale=demo"], "", {"name=", "seed=", "steps=", "paths.", "data.", "network.", "optimizer.", "method.",
                           "trainer.", "scale."}),
+    # The file of a scale is named by two groups: `scale/${method}/${scale}@_global_`.
+    (["scale=demo"], "data.roo", {"data.root=", "data.derived=", "data.targets=", "data.label_maps.",
+                                  "data.agreement."}),
+    (["scale=more"], "extra.", {"extra.deep="}),
+    ([], "extra.", set()),
     ([], "nothing.", set()),
 ])
 def test_keys_follow_the_defaults_lists(mini: Path, words: list[str], current: str, expected: set[str]) -> None:
+    write_tree(mini, {"scale/more.yaml": "{}\n", "scale/mini/more.yaml": "# @package _global_\nextra:\n  deep: 1\n"})
     assert set(keys_of([mini], "train", words, current)) == expected
 
 
