@@ -31,10 +31,13 @@ def run(arguments: list[str]) -> None:
     from segexp.runs.directory import get_run
 
     flags = split_flags(arguments)
-    options = compose("predict", list(flags.overrides), flags.config_dirs)
+    # `inference` names an option of a group of the run's configuration, not of this command's.
+    named = [word for word in flags.overrides if word.startswith("inference=")]
+    own = [word for word in flags.overrides if word not in named]
+    options = compose("predict", own, flags.config_dirs)
     source, output = required(options, "input"), required(options, "output")
     trained = get_run(options.paths.outputs, required(options, "run"))
     from segexp.predictions.predict import predict
 
     predict(trained, source, output, targets=options.targets, pattern=options.pattern, device=options.device,
-            inference=options.inference, allow=flags.allow, config_dirs=flags.config_dirs)
+            changes=named, allow=flags.allow, config_dirs=flags.config_dirs)

@@ -31,11 +31,13 @@ def run(arguments: list[str]) -> int:
     from segexp.config.paths import search_dirs
 
     flags = split_flags(arguments)
-    words = [word for word in flags.overrides if not word.startswith("-")]
-    if not any(word in ("--hydra-help", "--version") for word in flags.overrides):
-        check_combinations(words, flags, many="-m" in flags.overrides or "--multirun" in flags.overrides)
-    folders = search_dirs(flags.config_dirs)
-    return start(list(flags.overrides), folders, flags.allow)
+    words = list(flags.overrides)
+    many = [word for word in words if word in ("-m", "--multirun")]
+    rest = [word for word in words if word not in many]
+    if not any(word.startswith("-") for word in rest):  # else Hydra only shows something
+        check_combinations(rest, flags, many=bool(many))
+    # Hydra's parser loses words that come after a flag in the middle.
+    return start([*many[:1], *rest], search_dirs(flags.config_dirs), flags.allow)
 
 
 def check_combinations(words: list[str], flags: Any, many: bool) -> None:

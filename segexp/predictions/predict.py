@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segexp.config.objects import instantiate
 from segexp.console import say, track
 from segexp.errors import ConfigError, DataError, PartialError, SegexpError
 from segexp.files import sha256
@@ -15,7 +14,7 @@ from segexp.runs.restore import changed_config, restore
 
 
 def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | None = None, pattern: str = "*.nii*",
-            device: str = "auto", inference: str | None = None, allow: Sequence[str] = (),
+            device: str = "auto", changes: Sequence[str] = (), allow: Sequence[str] = (),
             config_dirs: Sequence[str] = ()) -> None:
     """Write the label maps of every image that ``source`` names below ``output``.
 
@@ -26,7 +25,7 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
         targets: some of the run's targets; None: all.
         pattern: which files below a folder are images.
         device: auto, cpu, cuda or mps.
-        inference: an option of the group ``inference`` instead of the run's own.
+        changes: overrides of the run's configuration, such as ``inference=sliding_window``.
         allow: module prefixes of the user that a ``_target_`` may name.
         config_dirs: the user's configuration folders.
 
@@ -37,7 +36,7 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
 
     """
     root, folder = Path(source), Path(output)
-    config = changed_config(run, [f"inference={inference}"] if inference else [], config_dirs)
+    config = changed_config(run, changes, config_dirs)
     images = bids.name_images(bids.find_images(root, pattern, folder), root if root.is_dir() else root.parent)
     label_maps = label_maps_of(config)
     wanted = chosen(targets, list(label_maps), run.id)
@@ -47,7 +46,6 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
     problems = {}
     if work:
         module = restore(run, config, label_maps, allow).to(device_of(device))
-        module.inference = instantiate(config.inference, allow=allow)
         for name, hashes in track(list(work.items()), "predict"):
             try:
                 label(module, name, images[name], folder, {target: label_maps[target] for target in wanted}, hashes)

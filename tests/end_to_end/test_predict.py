@@ -107,7 +107,8 @@ def test_evaluating_again_gives_the_same_scores_and_other_metrics(outputs: Path,
 def test_runs_are_listed_shown_and_removed(outputs: Path, capsys: pytest.CaptureFixture) -> None:
     at = f"paths.outputs={outputs}"
     assert main(["train", "experiment=neuronet/nn_tissue", "scale=smoke", "steps=1", "tag=gone", at]) == 0
-    gone = next(run for run in (outputs / "runs" / "neuronet").iterdir() if "tag: gone" in (run / "config.yaml").read_text())
+    configs = (outputs / "runs" / "neuronet").glob("*/config.yaml")
+    gone = next(file.parent for file in configs if "tag: gone" in file.read_text())
     assert main(["runs", at]) == 0
     assert gone.name in capsys.readouterr().out
     assert main(["runs", "show", gone.name, at]) == 0

@@ -1,0 +1,180 @@
+"""``segexp table``: the paper's tables from runs."""
+
+from typing import Any
+
+SUMMARY = "regenerate a paper's table: plan, run, show and check"
+HELP = """\
+usage: segexp table [plan|run|show|check] NAME ... [KEY=VALUE ...]
+
+  plan     what every run of the table is: done, missing, running, interrupted, failed, stale; and what it takes
+  run      train what is missing, each run in a process of its own; runs of several tables are trained once
+  show     write Markdown, LaTeX, CSV and HTML below outputs/tables and print the table
+  check    compare the written table with the scores (drift) and check the paper's claims
+Without one of these words: run, show and check.
+
+  segexp table neuronet_3 scale=demo
+  segexp table all scale=demo
+  segexp table plan neuronet_1 neuronet_2 data.root=/data/ukb trainer=gpu
+  segexp table run neuronet_3 seeds=[1,2,3] data.root=/data/ukb trainer=gpu
+
+NAME is a table of `segexp list table`, or `all`. The overrides go to every run. The table's own keys:
+  seeds=[1,2,3]   instead of the declared ones
+  slots=2         trainings at the same time (default: one per CPU core, one on a machine with a GPU)
+"""
+ACTIONS = ("plan", "run", "show", "check")
+
+
+def run(arguments: list[str]) -> int:
+    """Do what was asked for with every named table."""
+    from segexp.config.flags import split_flags
+    from segexp.errors import ConfigError
+    from segexp.tables.declaration import read_declaration, table_names
+
+    flags = split_flags(arguments)
+    words = [word for word in flags.overrides if "=" not in word]
+    actions = [words.pop(0)] if words and words[0] in ACTIONS else ["run", "show", "check"]
+    if not words:
+        raise ConfigError("name a table, or `all`; `segexp list table` shows them")
+    names = table_names(flags.config_dirs) if words == ["all"] else words
+    own, overrides = {}, []
+    for word in (word for word in flags.overrides if "=" in word):
+        key, _, value = word.partition("=")
+        if key in ("seeds", "slots"):
+            own[key] = integers(key, value)
+        else:
+            overrides.append(word)
+    declarations = [read_declaration(name, flags.config_dirs) for name in names]
+    if "run" in actions:
+        train_missing(declarations, overrides, own, flags)
+        own.pop("slots", None)
+    codes = []
+    for declaration in declarations:
+        from segexp.tables.plan import plan
+
+        planned = plan(declaration, overrides, own.get("seeds"), flags.config_dirs)
+        codes += [{"plan": print_plan, "show": show, "check": check}[action](declaration, planned)
+                  for action in actions if action != "run"]
+    return max(codes, default=0)
+
+
+def integers(key: str, value: str) -> list[int]:
+    """Return the numbers of ``[1,2,3]`` or ``1``.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    from segexp.errors import ConfigError
+
+    try:
+        return [int(part) for part in value.strip("[]").split(",")]
+    except ValueError:
+        raise ConfigError(f"{key}={value}: expected whole numbers such as {key}=[1,2,3]") from None
+
+
+def print_plan(declaration: Any, planned: Any) -> int:
+    """Print what became of every run and what the missing ones will take."""
+    from pathlib import Path
+
+    from segexp.console import duration, say
+    from segexp.tables.plan import seconds_needed
+
+    say(f"{declaration.name}: {declaration.title}")
+    for item in planned:
+        known = None if item.usable else seconds_needed(item, Path(item.config.paths.outputs))
+        cost = "" if item.usable else f"  about {duration(known)}" if known else "  time unknown"
+        say(f"  {item.status:<12}{item.name}, seed {item.seed}  {item.run.id}{cost}")
+    return 0
+
+
+def train_missing(declarations: list[Any], overrides: list[str], own: dict[str, Any], flags: Any) -> None:
+    """Train the runs that are not done, each once, parents before children.
+
+    Raises:
+        PartialError: some trainings failed.
+    """
+    import os
+    from pathlib import Path
+
+    from segexp.console import say
+    from segexp.errors import PartialError
+    from segexp.tables.plan import plan
+
+    planned = {item.run.hash: item for declaration in declarations
+               for item in plan(declaration, overrides, own.get("seeds"), flags.config_dirs)}
+    waiting = {key: item for key, item in planned.items() if not item.usable}
+    say(f"{len(planned)} runs, {len(planned) - len(waiting)} of them done")
+    gpu = Path("/dev/nvidiactl").exists()
+    slots = own.get("slots", [1 if gpu else os.cpu_count() or 1])[0]
+    failed: list[str] = []
+    while waiting:
+        names = {item.name for item in waiting.values()}
+        ready = {key: item for key, item in waiting.items() if not set(item.needs) & names}
+        failed += train_together(list(ready.values()), slots, flags)
+        waiting = {key: item for key, item in waiting.items() if key not in ready}
+        if failed:
+            break  # children of a failed parent have nothing to stand on
+    if failed:
+        raise PartialError("these runs failed:\n" + "\n".join(failed))
+
+
+def train_together(ready: list[Any], slots: int, flags: Any) -> list[str]:
+    """Train runs that do not wait for each other; return a line for each that failed."""
+    from segexp.runs.launch import Job, launch
+
+    jobs = [Job(f"{item.name} seed {item.seed}", item.overrides, flags.config_dirs, flags.allow) for item in ready]
+    return [f"  {outcome.job.name}: {outcome.error}" for outcome in launch(jobs, slots) if outcome.status == "failed"]
+
+
+def page_of(declaration: Any, planned: Any) -> Any:
+    """Measure a table."""
+    from segexp.tables.claims import check_claims
+    from segexp.tables.measure import Scores, measure
+    from segexp.tables.page import Page
+
+    scores = Scores(planned)
+    return Page(declaration, measure(declaration, scores), check_claims(declaration, scores), planned)
+
+
+def folder_of(declaration: Any, planned: Any) -> Any:
+    """Return where a table is written."""
+    from pathlib import Path
+
+    config = planned[0].config
+    return Path(config.paths.outputs) / "tables" / f"{declaration.name}-{config.scale.name}"
+
+
+def show(declaration: Any, planned: Any) -> int:
+    """Write the table in every format and print it."""
+    from segexp.console import say
+    from segexp.tables.page import markdown, write_page
+
+    page, folder = page_of(declaration, planned), folder_of(declaration, planned)
+    write_page(page, folder)
+    say(f"\n{markdown(page)}\nwritten: {folder}/table.md, .tex, .csv, .html")
+    return 0
+
+
+def check(declaration: Any, planned: Any) -> int:
+    """Compare the written table with the scores, and print what became of the claims.
+
+    Returns 1 when the table has drifted, or when a claim fails on real data at paper scale.
+    """
+    from segexp.console import say
+    from segexp.errors import ConfigError
+    from segexp.tables.page import comma_separated
+
+    page, folder = page_of(declaration, planned), folder_of(declaration, planned)
+    file = folder / "table.csv"
+    if not file.exists():
+        raise ConfigError(f"{file} is not there yet: segexp table show {declaration.name} writes it")
+    written, now = file.read_text(encoding="utf-8").splitlines(), comma_separated(page).splitlines()
+    drifted = [f"  written  {old}\n  now      {new}" for old, new in zip(written, now, strict=False) if old != new]
+    if drifted or len(written) != len(now):
+        say(f"{declaration.name}: the scores no longer give the written table {file}:\n" + "\n".join(drifted))
+        return 1
+    for finding in page.findings:
+        say(f"{finding.status:<10}{finding.name}: {finding.text}\n{'':<10}{finding.evidence}")
+    failing = [finding.name for finding in page.findings if finding.status == "fails"]
+    claims = f"; {len(failing)} of {len(page.findings)} claims fail" if page.findings else ""
+    say(f"{declaration.name}: the written table agrees with the scores{claims}")
+    return 1 if failing and not page.phantom and page.scale == "paper" else 0

@@ -1,0 +1,1 @@
+"""Published tables: declared in conf/table, measured from runs, written beside the published values."""

@@ -1,0 +1,120 @@
+"""A table as its YAML declares it."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segexp.errors import ConfigError
+
+KEYS = {"title", "source", "seeds", "runs", "cell", "rows", "columns", "published", "notes", "claims"}
+CELL_KEYS = {"run", "metric", "target", "statistic", "factor", "digits"}
+STATISTICS = ("mean", "sd", "min", "max")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One file of ``conf/table``.
+
+    Attributes:
+        name: its file name.
+        title: what it shows.
+        source: where the paper has it.
+        seeds: seeds of every run.
+        runs: run -> ``{"overrides": [...], "needs": [names of runs that come first]}``.
+        cell: settings of every cell: run, metric, target, statistic (mean, sd, min, max), factor, digits.
+        rows: row -> settings that the row changes.
+        columns: column -> settings that the column changes.
+        published: row -> column -> the paper's value: a number, several that contradict each other, or a text.
+        notes: sentences below the table.
+        claims: claim -> its check (see ``segexp.tables.claims``).
+    """
+
+    name: str
+    title: str
+    source: str
+    seeds: tuple[int, ...]
+    runs: Mapping[str, Mapping[str, Any]]
+    cell: Mapping[str, Any] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def cells(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return (row, column) -> settings of the cell."""
+        return {(row, column): {"digits": 1, "factor": 1, **self.cell, **self.rows[row], **self.columns[column]}
+                for row, column in itertools.product(self.rows, self.columns)}
+
+    def order(self) -> list[str]:
+        """Return the runs, every one after those that it needs."""
+        done: list[str] = []
+        while len(done) < len(self.runs):
+            ready = [run for run, spec in self.runs.items()
+                     if run not in done and set(spec.get("needs", ())) <= set(done)]
+            if not ready:
+                raise ConfigError(f"table {self.name}: `needs` of {sorted(set(self.runs) - set(done))} cannot be met")
+            done += ready
+        return done
+
+
+def table_folder(config_dirs: Sequence[str] = ()) -> list[Path]:
+    """Return the folders that hold declarations, the shipped one first."""
+    from segexp.config.paths import search_dirs
+
+    return [folder / "table" for folder in search_dirs(config_dirs) if (folder / "table").is_dir()]
+
+
+def table_names(config_dirs: Sequence[str] = ()) -> list[str]:
+    """Return the names of all declared tables."""
+    return sorted({file.stem for folder in table_folder(config_dirs) for file in folder.glob("*.yaml")})
+
+
+def read_declaration(name: str, config_dirs: Sequence[str] = ()) -> Declaration:
+    """Read ``conf/table/<name>.yaml``.
+
+    Raises:
+        ConfigError: there is no such table, or its file has a key, run, row or statistic that does not fit.
+    """
+    import yaml
+
+    from segexp.config.names import hint
+
+    files = [folder / f"{name}.yaml" for folder in table_folder(config_dirs)]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise ConfigError(f"there is no table {name!r}{hint(name, table_names(config_dirs))}")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not readable as YAML: {error}") from error
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"{file}: unknown key {key!r}{hint(key, sorted(KEYS))}")
+    missing = [key for key in ("title", "source", "runs") if key not in content]
+    if missing:
+        raise ConfigError(f"{file}: {', '.join(missing)} is missing")
+    declaration = Declaration(name=name, **{**content, "seeds": tuple(content.get("seeds", (1,)))})
+    for where, cell in declaration.cells().items():
+        _check_cell(file, where, cell, declaration)
+    for row, values in declaration.published.items():
+        for column in values:
+            if (row, column) not in declaration.cells():
+                raise ConfigError(f"{file}: published.{row}.{column} is no cell of the table")
+    declaration.order()
+    return declaration
+
+
+def _check_cell(file: Path, where: tuple[str, str], cell: Mapping[str, Any], declaration: Declaration) -> None:
+    from segexp.config.names import hint
+
+    for key in cell:
+        if key not in CELL_KEYS:
+            raise ConfigError(f"{file}: cell {where}: unknown key {key!r}{hint(key, sorted(CELL_KEYS))}")
+    for key, known in (("run", list(declaration.runs)), ("statistic", list(STATISTICS))):
+        if cell.get(key) not in known:
+            raise ConfigError(f"{file}: cell {where}: {key}={cell.get(key)}{hint(str(cell.get(key)), known)}")
+    if "metric" not in cell or "target" not in cell:
+        raise ConfigError(f"{file}: cell {where}: metric and target are needed")
