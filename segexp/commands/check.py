@@ -37,26 +37,30 @@ def run(arguments: list[str]) -> int:
         return check_everything(flags.config_dirs, flags.allow)
     if "experiment" not in keys and any(key == "data" or key.startswith("data.") for key in keys):
         return check_data(flags.overrides, flags.config_dirs, flags.allow)
-    problems = problems_of("train", flags.overrides, flags.config_dirs, flags.allow)
+    problems, _ = examined(flags.overrides, flags.config_dirs, flags.allow)
     _show(" ".join(flags.overrides), problems)
     return 2 if problems else 0
 
 
-def problems_of(primary: str, overrides: Sequence[str], config_dirs: Sequence[str] = (),
-                allow: Sequence[str] = ()) -> list[Any]:
-    """Compose and check; an override or file that does not compose is the only problem then."""
+def examined(overrides: Sequence[str], config_dirs: Sequence[str] = (),
+             allow: Sequence[str] = ()) -> tuple[list[Any], set[str]]:
+    """Return what is wrong with one composition of `train`, and its targets where nothing is.
+
+    An override or file that does not compose is the only problem then.
+    """
     from segexp.config import Problem, check, compose, origins
     from segexp.errors import ConfigError
 
     try:
-        cfg = compose(primary, overrides, config_dirs)
+        cfg = compose("train", overrides, config_dirs)
     except ConfigError as error:
-        return [Problem("", str(error))]
-    found = check(cfg, allow=allow, config_dirs=config_dirs)
-    if not found:
-        return []
+        return [Problem("", str(error))], set()
+    if not check(cfg, allow=allow, config_dirs=config_dirs):
+        targets = cfg.method.targets
+        return [], {targets} if isinstance(targets, str) else set(targets)
     # Which file set a key is worth a second look at the folders only where something is wrong.
-    return check(cfg, origins=origins(primary, overrides, config_dirs), allow=allow, config_dirs=config_dirs)
+    known = origins("train", overrides, config_dirs)
+    return check(cfg, origins=known, allow=allow, config_dirs=config_dirs), set()
 
 
 def check_everything(config_dirs: Sequence[str] = (), allow: Sequence[str] = ()) -> int:
@@ -70,17 +74,53 @@ def check_everything(config_dirs: Sequence[str] = (), allow: Sequence[str] = ())
     started, wrong, total = monotonic(), 0, 0
     folders = search_dirs(config_dirs)
     scales = folder.choices(folders, "scale")
+    usual = folder.default_choice(folders, "train", "scale")
+    runs: dict[tuple[str, ...], tuple[list[Any], set[str]]] = {}
     for experiment in folder.choices(folders, "experiment"):
         found: dict[str, list[str]] = {}
         for scale in scales:
-            problems = problems_of("train", (f"experiment={experiment}", f"scale={scale}"), config_dirs, allow)
+            problems, targets = examined((f"experiment={experiment}", f"scale={scale}"), config_dirs, allow)
+            if scale == usual:
+                runs[(f"experiment={experiment}",)] = problems, targets
             total, wrong = total + 1, wrong + bool(problems)
             for problem in problems:
                 found.setdefault(str(problem), []).append(scale)
         _show(f"{experiment} ({', '.join(scales)})",
               [text if where == scales else f"{text} (scale {', '.join(where)})" for text, where in found.items()])
+    for table in folder.choices(folders, "table"):
+        problems = problems_of_table(table, config_dirs, allow, runs)
+        total, wrong = total + 1, wrong + bool(problems)
+        _show(f"{table} (table)", problems)
     say(f"{total} configurations, {wrong} wrong, {duration(monotonic() - started)}")
     return 2 if wrong else 0
+
+
+def problems_of_table(name: str, config_dirs: Sequence[str], allow: Sequence[str],
+                      runs: dict[tuple[str, ...], tuple[list[Any], set[str]]]) -> list[str]:
+    """Check a table's declaration, the runs it needs, and that each cell's run has the cell's target.
+
+    ``runs`` keeps overrides -> (problems, targets) from table to table: tables share runs.
+    """
+    from segexp.errors import ConfigError
+    from segexp.tables.declaration import read_declaration
+
+    try:
+        declaration = read_declaration(name, config_dirs)
+    except ConfigError as error:
+        return [str(error)]
+    found = []
+    targets: dict[str, set[str]] = {}
+    for run, spec in declaration.runs.items():
+        words = tuple(spec["overrides"])
+        if words not in runs:
+            runs[words] = examined(words, config_dirs, allow)
+        problems, targets[run] = runs[words]
+        found += [f"run {run}: {problem}" for problem in problems]
+    for (row, column), cell in declaration.cells().items():
+        known = targets[cell["run"]]
+        if cell["target"] and known and cell["target"] not in known:
+            found.append(f"cell {row}, {column}: run {cell['run']} has no target {cell['target']}")
+    return found
 
 
 def _show(name: str, problems: Sequence[Any]) -> None:

@@ -105,3 +105,10 @@ def named_groups(folders: Sequence[Path], primary: str) -> list[str]:
     entries = load(file).get("defaults", []) if file else []
     names = (str(next(iter(entry))).split("@")[0].lstrip("/") for entry in entries if isinstance(entry, dict))
     return [name for name in names if " " not in name and "$" not in name]
+
+
+def default_choice(folders: Sequence[Path], primary: str, group: str) -> str | None:
+    """Return what a primary configuration's defaults list chooses from a group; None where it chooses nothing."""
+    file = primaries(folders).get(primary)
+    entries = load(file).get("defaults", []) if file else []
+    return next((entry[group] for entry in entries if isinstance(entry, dict) and group in entry), None)

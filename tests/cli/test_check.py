@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from segexp.cli import main
+from segexp.commands.check import problems_of_table
 from segexp.config import conf_dir, folder
 
 BROKEN = """\
@@ -22,6 +23,20 @@ network:
 sampling:
   size: 100
 """
+TABLE = """\
+# A table with two mistakes.
+title: mine
+source: me
+runs:
+  fast: {overrides: [experiment=neuronet/single_fsl_fast]}
+  bad: {overrides: [experiment=neuronet/nn_al]}
+cell: {metric: dice, statistic: mean}
+rows:
+  mean: {}
+columns:
+  right: {run: fast, target: fsl_fast}
+  wrong: {run: fast, target: malp_em}
+"""
 
 
 def test_the_repository_is_right(capsys: pytest.CaptureFixture) -> None:
@@ -31,6 +46,16 @@ def test_the_repository_is_right(capsys: pytest.CaptureFixture) -> None:
     for name in names:
         assert any(line.split()[:2] == ["ok", name] for line in lines), name
     assert " 0 wrong, " in lines[-1]
+
+
+def test_a_table_of_the_user_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/mine.yaml").write_text(TABLE)
+    assert problems_of_table("mine", [str(tmp_path)], (), {}) == [
+        "run bad: experiment=neuronet/nn_al: experiment has no choice neuronet/nn_al; did you mean neuronet/nn_all?"
+        " (choices: " + ", ".join(folder.choices([conf_dir()], "experiment")) + ")",
+        "cell mean, wrong: run fast has no target malp_em",
+    ]
 
 
 def test_a_composition_of_ones_own(capsys: pytest.CaptureFixture) -> None:

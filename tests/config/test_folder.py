@@ -23,6 +23,8 @@ def test_groups_and_choices(mini: Path) -> None:
     assert folder.choices([mini], "nothing") == []
     assert set(folder.primaries([mini])) == {"train", "predict"}
     assert folder.named_groups([mini], "train") == ["data", "method", "trainer", "experiment", "scale"]
+    assert folder.default_choice([mini], "train", "scale") == "paper"
+    assert folder.default_choice([mini], "train", "experiment") is None
 
 
 def test_folders_of_the_user_add_to_groups(mini: Path, tmp_path: Path) -> None:
