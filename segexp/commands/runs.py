@@ -13,6 +13,7 @@ usage: segexp runs [list] [NAME=VALUE ...]
 
 paths.outputs=FOLDER looks somewhere else than in ./outputs.
 """
+WORDS = ("list", "show", "remove")
 
 
 def run(arguments: list[str]) -> None:

@@ -21,7 +21,7 @@ NAME is a table of `segexp list table`, or `all`. The overrides go to every run.
   seeds=[1,2,3]   instead of the declared ones
   slots=2         trainings at the same time (default: one per CPU core, one on a machine with a GPU)
 """
-ACTIONS = ("plan", "run", "show", "check")
+WORDS = ("plan", "run", "show", "check")
 
 
 def run(arguments: list[str]) -> int:
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
 
     flags = split_flags(arguments)
     words = [word for word in flags.overrides if "=" not in word]
-    actions = [words.pop(0)] if words and words[0] in ACTIONS else ["run", "show", "check"]
+    actions = [words.pop(0)] if words and words[0] in WORDS else ["run", "show", "check"]
     if not words:
         raise ConfigError("name a table, or `all`; `segexp list table` shows them")
     names = table_names(flags.config_dirs) if words == ["all"] else words

@@ -43,10 +43,9 @@ def entities(image: Path, root: Path) -> str:
     found = dict(re.findall(r"(sub|ses|acq|run|echo)-([A-Za-z0-9]+)", stem))
     if "sub" in found:
         return "_".join(f"{key}-{value}" for key, value in found.items())
-    parts = [*image.relative_to(root).parts[:-1], stem]
-    if len(parts) == 1 and stem.lower() in GENERIC:
-        parts = [image.resolve().parent.name, stem]
-    named = [part for part in parts if part.lower() not in GENERIC] or parts
+    named = [part for part in (*image.relative_to(root).parts[:-1], stem) if part.lower() not in GENERIC]
+    if not named:  # .../1000001_20252_2_0/T1/T1.nii.gz: the nearest folder that says whose it is
+        named = [folder.name for folder in image.resolve().parents if folder.name.lower() not in GENERIC][:1]
     label = re.sub(r"[^A-Za-z0-9]", "", "".join(named))
     return f"sub-{label or 'image'}"
 

@@ -160,6 +160,8 @@ def find_run(outputs: str | Path, name: str) -> Run | None:
     runs = list_runs(outputs)
     for fits in (lambda run: run.id == name, lambda run: run.hash == name, lambda run: run.id.startswith(name)):
         found = [run for run in runs if fits(run)]
+        # One that is done is meant before failed starts of the same name.
+        found = [run for run in found if run.status_on_disk == "done"] or found
         if len(found) > 1:
             raise ConfigError(f"run={name} fits {len(found)} runs: {', '.join(run.id for run in found)}; name one")
         if found:

@@ -11,7 +11,7 @@ SEMANTIC = ("method", "network", "loss", "optimizer", "scheduler", "sampling", "
 
 LOCAL = {
     # Where the data lie and how they are read here; what they hold is compared by their fingerprint.
-    "data": ("root", "cache", "workers"),
+    "data": ("root", "layout", "layouts", "cache", "workers"),
     # What this machine has; precision, clipping and accumulation stay, for they change the numbers.
     "trainer": ("_target_", "accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "benchmark",
                 "num_sanity_val_steps", "profiler"),

@@ -57,7 +57,7 @@ def check_or_raise(config: Any, allow: Sequence[str]) -> None:
     from segexp.config import check
     from segexp.errors import ConfigError
 
-    problems = check(config, allow=allow)
+    problems = check(config, allow=allow, may_miss=())
     if problems:
         raise ConfigError("\n".join(str(problem) for problem in problems))
 

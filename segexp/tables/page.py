@@ -50,14 +50,20 @@ class Page:
         return self.declaration.title + (f" (synthetic phantoms, {self.scale} scale)" if self.phantom else "")
 
     def columns(self) -> list[str]:
-        """Return the heading of every column."""
-        wide = ["published", "measured", *([] if self.phantom else ["difference"])]
-        return ["", *(f"{column} {kind}" for column in self.declaration.columns for kind in wide)]
+        """Return the headings."""
+        return ["", "", *self.declaration.columns]
 
     def lines(self) -> list[list[str]]:
-        """Return the body: a list of texts per row."""
-        return [[row, *(text for column in self.declaration.columns for text in self.texts(row, column))]
-                for row in self.declaration.rows]
+        """Return the body: for every row a line of published and of measured values, on real data of differences too.
+
+        The first text of a line is its row, the second what it holds.
+        """
+        lines = []
+        for row in self.declaration.rows:
+            texts = [self.texts(row, column) for column in self.declaration.columns]
+            for kind, name in enumerate(["published", "measured", *([] if self.phantom else ["difference"])]):
+                lines.append([row if not kind else "", name, *(cell[kind] for cell in texts)])
+        return lines
 
     def texts(self, row: str, column: str) -> list[str]:
         """Return published, measured and, on real data, difference of one cell."""
@@ -132,9 +138,9 @@ def markdown(page: Page) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Return rows, the first of them the heading, as a Markdown table with straight columns."""
     widths = [max(3, *(len(row[k]) for row in rows)) for k in range(len(rows[0]))]
-    lines = ["| " + " | ".join(text.ljust(width) if not k else text.rjust(width) for k, (text, width) in
+    lines = ["| " + " | ".join(text.ljust(width) if k < 2 else text.rjust(width) for k, (text, width) in
                                enumerate(zip(row, widths, strict=True))) + " |" for row in rows]
-    rule = "|" + "|".join("-" * (width + 1) + (":" if k else "-") for k, width in enumerate(widths)) + "|"
+    rule = "|" + "|".join("-" * (width + 1) + (":" if k > 1 else "-") for k, width in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
@@ -152,7 +158,7 @@ def latex(page: Page) -> str:
     """Return the table as a ``table`` environment for booktabs."""
     head = page.columns() if page.cells else ["claim", "here", "evidence"]
     body = page.lines() if page.cells else [[f.name, MARKS[f.status], f.evidence] for f in page.findings]
-    layout = "l" + "r" * (len(head) - 1) if page.cells else r"llp{0.7\linewidth}"
+    layout = "ll" + "r" * (len(head) - 2) if page.cells else r"llp{0.7\linewidth}"
     rows = [" & ".join(tex(text) for text in row) + r" \\" for row in [head, *body]]
     return "\n".join([
         "% needs \\usepackage{booktabs}", *(f"% {line}" for line in page.provenance()), r"\begin{table}", r"\centering",
