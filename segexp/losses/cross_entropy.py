@@ -61,8 +61,10 @@ class CrossEntropy(nn.Module):
         """
         parts = {}
         for target, logits in outputs.items():
-            labels = batch["target"].get(target)
-            valid = 0 if labels is None else int((labels != IGNORE).sum())
+            if target not in batch["target"]:
+                continue
+            labels = batch["target"][target].long()  # whole cases may come as bytes
+            valid = int((labels != IGNORE).sum())
             if valid:
                 parts[target] = cross_entropy_sum(logits, labels) / valid
         if not parts:

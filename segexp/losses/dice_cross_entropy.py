@@ -38,9 +38,11 @@ class DiceCrossEntropy(nn.Module):
         """Return ``{"loss": scalar, target: scalar, ...}``; arguments as for ``CrossEntropy``."""
         parts = {}
         for target, logits in outputs.items():
-            labels = batch["target"].get(target)
-            inside = None if labels is None else labels != IGNORE
-            if inside is None or not bool(inside.any()):
+            if target not in batch["target"]:
+                continue
+            labels = batch["target"][target].long()  # whole cases may come as bytes
+            inside = labels != IGNORE
+            if not bool(inside.any()):
                 continue
             whole = (logits.dense() if isinstance(logits, SlabLogits) else logits).float()
             one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), whole.shape[1]).movedim(-1, 1)

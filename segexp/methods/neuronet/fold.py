@@ -58,9 +58,9 @@ def mix(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def moments(features: Tensor) -> Moments:
-    """Return mean [C], covariance [C, C] (divided by n) and n over batch and space, in float32."""
+    """Return mean [C], covariance [C, C] (divided by n) and n over batch and space, in float32 at least."""
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.transpose(0, 1).flatten(1).float()
+        flat = features.transpose(0, 1).flatten(1).to(torch.promote_types(features.dtype, torch.float32))
         mean = flat.mean(1)
         centred = flat - mean[:, None]
         return mean, centred @ centred.T / flat.shape[1], flat.shape[1]
