@@ -13,13 +13,7 @@ class WholeVolume:
     The volume is padded at its far ends with its own minimum (air) to a multiple of the network's stride, and the
     labels are cut back. Against windows this differs only near their borders, where a window sees zeros instead of
     its neighbourhood.
-
-    Args:
-        slab: depth of a slab in voxels; None: chosen by memory.
     """
-
-    def __init__(self, slab: int | None = None) -> None:
-        self.slab = slab
 
     def __call__(self, network: nn.Module, image: Tensor) -> dict[str, Tensor]:
         """Return target -> class indices [1, D, H, W] (uint8) of an image [1, C, D, H, W].
@@ -33,7 +27,7 @@ class WholeVolume:
             for target in list(outputs):
                 # Popped, so that a target's logits are freed before the next one's labels are made.
                 logits = outputs.pop(target)
-                whole = logits.argmax(self.slab) if isinstance(logits, SlabLogits) else to_labels(logits)
+                whole = logits.argmax() if isinstance(logits, SlabLogits) else to_labels(logits)
                 labels[target] = whole[:, : grid[0], : grid[1], : grid[2]].contiguous()
         return labels
 

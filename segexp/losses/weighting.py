@@ -23,7 +23,8 @@ class TargetWeights(nn.Module):
         ConfigError: an unknown word or a negative weight.
     """
 
-    def __init__(self, weights: str | Mapping[str, float] = "uniform", targets: Mapping[str, int] | None = None) -> None:
+    def __init__(self, weights: str | Mapping[str, float] = "uniform",
+                 targets: Mapping[str, int] | None = None) -> None:
         super().__init__()
         if isinstance(weights, str) and weights not in ("uniform", "uncertainty"):
             raise ConfigError(f"loss.weights={weights}: expected uniform, uncertainty or a mapping target: weight")

@@ -38,7 +38,7 @@ def test_slabs_equal_dense_logits(batch, classes, channels, half, depth):
     slabs = list(logits.slabs(depth))
     torch.testing.assert_close(torch.cat([slab for *_, slab in slabs], 2), expected)
     assert slabs[0][0] == 0 and slabs[-1][1] == expected.shape[2]
-    labels = logits.argmax(depth)
+    labels = logits.argmax()
     assert labels.dtype == torch.uint8
     assert torch.equal(labels.long(), expected.argmax(1))
 

@@ -42,7 +42,7 @@ def fold(decoders: nn.ModuleDict, features: Sequence[Tensor], training: bool) ->
         scores = mix(features[-1], last @ matrix(decoder.coarsest))
         for scale in reversed(range(1, len(weights))):
             scores = F.interpolate(scores, scale_factor=2, mode="trilinear", align_corners=False)
-            scores = scores + mix(features[scale], weights[scale])
+            scores += mix(features[scale], weights[scale])
         outputs[target] = SlabLogits(scores, features[0], weights[0], bias)
     return outputs
 

@@ -3,6 +3,7 @@
 Glossary: B batch, C channels, K classes, D/H/W depth/height/width.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
@@ -14,9 +15,10 @@ from segexp.methods.neuronet.fold import fold
 
 EPSILON = 1e-3  # of batch normalisation, as in the released code
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu6": nn.ReLU6,
-    "leaky_relu": lambda: nn.LeakyReLU(0.1),
-    "relu": nn.ReLU,
+    # In place: what comes before, a normalisation, does not need its result for the backward pass.
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
 }
 VARIANTS = {"code": "relu6", "paper": "leaky_relu"}
 
@@ -108,7 +110,7 @@ class NeuroNet(nn.Module):
         full_resolution = units if variant == "paper" else 0
         self.scales = nn.ModuleList([nn.Sequential(*(
             ResidualUnit(filters[0], filters[0], 1, activation, bn_momentum) for _ in range(full_resolution)))])
-        for before, channels in zip(filters, filters[1:], strict=False):
+        for before, channels in itertools.pairwise(filters):
             self.scales.append(nn.Sequential(
                 ResidualUnit(before, channels, 2, activation, bn_momentum),
                 *(ResidualUnit(channels, channels, 1, activation, bn_momentum) for _ in range(units - 1))))
