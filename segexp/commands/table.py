@@ -121,8 +121,17 @@ def train_together(ready: list[Any], slots: int, flags: Any) -> list[str]:
     """Train runs that do not wait for each other; return a line for each that failed."""
     from segexp.runs.launch import Job, launch
 
+    ready = sorted(ready, key=work_of, reverse=True)  # the longest first, so that no slot idles at the end
     jobs = [Job(f"{item.name} seed {item.seed}", item.overrides, flags.config_dirs, flags.allow) for item in ready]
     return [f"  {outcome.job.name}: {outcome.error}" for outcome in launch(jobs, slots) if outcome.status == "failed"]
+
+
+def work_of(item: Any) -> float:
+    """Return a number that grows with the work of a run: its steps times the classes that it decodes."""
+    from segexp.config.objects import plain
+
+    targets = plain(item.config.network).get("targets", {})
+    return item.config.steps * (100 + sum(targets.values()))
 
 
 def page_of(declaration: Any, planned: Any) -> Any:
