@@ -39,7 +39,8 @@ def test_scores_are_tidy_and_hold_tool_and_truth(outputs: Path) -> None:
     assert set(scores["target"].dropna()) - {""} == {"fsl_fast", "spm_tissue", "malp_em_tissue"}
     assert scores["case"].nunique() == 3
     # SPM agrees with the truth on an upright head and fails on the rotated one.
-    spm = scores[(scores.metric == "tool_dice_truth") & (scores.target == "spm_tissue")].groupby("group")["value"].mean()
+    tool = scores[(scores.metric == "tool_dice_truth") & (scores.target == "spm_tissue")]
+    spm = tool.groupby("group")["value"].mean()
     assert spm["clean"] > 0.8 > 0.4 > spm["rotated+failed_spm_tissue"]
 
 
@@ -53,7 +54,8 @@ def test_the_same_line_again_says_done(outputs: Path, capsys: pytest.CaptureFixt
 def test_a_killed_run_goes_on_to_the_same_weights(outputs: Path, tmp_path: Path) -> None:
     data = [f"data.{key}={outputs}/phantoms/ukbiobank_smoke/{folder}" for key, folder in
             (("root", "bulk"), ("derived_root", "derived"), ("truth_root", "truth"))]
-    more = [*data, "steps=60", "validate_every=1000", "callbacks.checkpoint.every_steps=5", f"data.cache={tmp_path}/cache"]
+    more = [*data, "steps=60", "validate_every=1000", "callbacks.checkpoint.every_steps=5",
+            f"data.cache={tmp_path}/cache"]
     words = train_words(tmp_path / "killed", *more)
     process = subprocess.Popen([sys.executable, "-m", "segexp", *words], stdout=subprocess.DEVNULL,
                                env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -75,7 +75,8 @@ def test_broken_subjects_are_broken(tree: Path) -> None:
 def test_the_flat_layout_holds_the_same_maps(tree: Path, tmp_path: Path) -> None:
     write(tmp_path, **{**SMALL, "subjects": 1, "broken": 0, "layout": "flat"})
     flat = {path.name: path.read_bytes() for path in (tmp_path / "flat" / "9000001").iterdir()}
-    bulk = [*(tree / "bulk" / "9000001_20252_2_0").rglob("*.nii.gz"), *(tree / "derived" / "9000001_20252_2_0").iterdir()]
+    name = "9000001_20252_2_0"
+    bulk = [*(tree / "bulk" / name).rglob("*.nii.gz"), *(tree / "derived" / name).iterdir()]
     assert flat == {path.name: path.read_bytes() for path in bulk}
 
 

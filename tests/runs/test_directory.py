@@ -28,7 +28,7 @@ def test_runs_are_found_by_id_hash_beginning_and_directory(tmp_path: Path) -> No
 def test_an_ambiguous_beginning_names_the_candidates(tmp_path: Path) -> None:
     make(tmp_path, "nn_all-seed1-0123abcd")
     make(tmp_path, "nn_all-seed2-1123abcd")
-    with pytest.raises(ConfigError, match="seed1.*seed2"):
+    with pytest.raises(ConfigError, match=r"seed1.*seed2"):
         find_run(tmp_path, "nn_all")
 
 
