@@ -20,9 +20,10 @@ segexp check data=NAME data.root=FOLDER [OVERRIDES]: the files of a data set; ex
   segexp check data=ukbiobank data.root=/data/flat data.layout=flat output=manifest.csv
 
 A configuration is right when it composes, its targets import and take the arguments given, its interpolations
-resolve, and its rooms agree (targets and label maps, classes, crop size and network). The data check reads the header
-of every file, names what is missing or broken, and writes one row per case to `output`
-(default: <paths.outputs>/manifests/<folder's name>-<hash of its path>.csv).
+resolve, and its rooms agree (targets and label maps, classes, crop size and network). The data check decodes every
+file of every label map (into data.cache, so that a run need not do it again), names what is missing or broken, and
+writes one row per case to `output` (default: <paths.outputs>/manifests/<folder's name>-<hash of its path>.csv). With
+method=NAME or sampling=NAME it also warns of images that are smaller than that crop.
 
 {FLAGS}"""
 
@@ -143,7 +144,11 @@ def check_data(overrides: Sequence[str], config_dirs: Sequence[str] = (), allow:
     cfg = compose("train", [word for word in overrides if not word.startswith("output=")], config_dirs)
     if OmegaConf.is_missing(cfg.data, "root"):
         raise ConfigError("data.root has no value; give the folder of the data set: data.root=/data/ukb")
-    datamodule = instantiate(cfg.data, allow=allow, sampling=instantiate(cfg.sampling, allow=allow))
+    named = {word.lstrip("+").partition("=")[0].replace("/", ".").split(".")[0] for word in overrides}
+    if "method" not in named:  # the usual method may know nothing of this data set's targets
+        cfg.method.targets = list(cfg.data.label_maps)
+    sampling = instantiate(cfg.sampling, allow=allow) if named & {"method", "sampling"} else None
+    datamodule = instantiate(cfg.data, allow=allow, sampling=sampling)
     manifest = datamodule.check(track)
     path = Path(own.get("output") or default_manifest(cfg))
     manifest.write(path)

@@ -16,10 +16,12 @@ Without one of these words: run, show and check.
   segexp table all scale=demo
   segexp table plan neuronet_1 neuronet_2 data.root=/data/ukb trainer=gpu
   segexp table run neuronet_3 seeds=[1,2,3] data.root=/data/ukb trainer=gpu
+  segexp table siamese_1 data.root=/data/wmh on.cain.data.root=/data/cain trainer=gpu
 
 NAME is a table of `segexp list table`, or `all`. The overrides go to every run. The table's own keys:
   seeds=[1,2,3]   instead of the declared ones
   slots=2         trainings at the same time (default: one per CPU core, one on a machine with a GPU)
+  on.NAME.KEY=... for the evaluation NAME of a table whose runs are also scored on other data
 """
 WORDS = ("plan", "run", "show", "check")
 
@@ -113,8 +115,30 @@ def train_missing(declarations: list[Any], overrides: list[str], own: dict[str, 
         waiting = {key: item for key, item in waiting.items() if key not in ready}
         if failed:
             break  # children of a failed parent have nothing to stand on
+    if not failed:
+        failed = evaluate_missing(declarations, overrides, own, flags)
     if failed:
         raise PartialError("these runs failed:\n" + "\n".join(failed))
+
+
+def evaluate_missing(declarations: list[Any], overrides: list[str], own: dict[str, Any], flags: Any) -> list[str]:
+    """Score the finished runs on the other data that the tables ask for; return a line for each that failed."""
+    from segexp.console import say
+    from segexp.errors import SegexpError
+    from segexp.runs.evaluation import evaluate
+    from segexp.tables.plan import plan
+
+    waiting = {evaluation.folder: (item, name, evaluation) for declaration in declarations
+               for item in plan(declaration, overrides, own.get("seeds"), flags.config_dirs)
+               for name, evaluation in item.evaluations.items() if item.usable and not evaluation.done}
+    failed = []
+    for number, (item, name, evaluation) in enumerate(waiting.values(), 1):
+        say(f"[{number}/{len(waiting)}] {item.name} seed {item.seed} is evaluated on {name}")
+        try:
+            evaluate(evaluation, flags.config_dirs, flags.allow)
+        except SegexpError as error:
+            failed.append(f"  {item.name} seed {item.seed} on {name}: {error}")
+    return failed
 
 
 def train_together(ready: list[Any], slots: int, flags: Any) -> list[str]:

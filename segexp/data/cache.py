@@ -32,12 +32,13 @@ import numpy as np
 from nibabel.orientations import ornt2axcodes
 
 from segexp.data import nifti
+from segexp.data.intensity import statistics
 from segexp.data.labelmap import LabelMap
 from segexp.data.store import StoredImage, StoredLabels, StoredVolume, class_boxes, draw_samples
 from segexp.errors import DataError, SegexpError
 from segexp.files import write_json
 
-FORMAT = 1  # raise it when the meaning of an entry changes
+FORMAT = 2  # raise it when the meaning of an entry changes
 ABANDONED = 3600  # seconds after which a folder that is still being built has no builder
 
 
@@ -214,10 +215,7 @@ def _decode_image(path: Path, content: bytes, folder: Path) -> dict[str, Any]:
     if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
         array = array.astype(np.float32)
     np.save(folder / "volume.npy", array)
-    return _meta(volume, array) | {
-        "mean": float(array.mean(dtype=np.float64)), "std": float(array.std(dtype=np.float64)),
-        "minimum": float(array.min()),
-    }
+    return _meta(volume, array) | statistics(array)
 
 
 def _decode_labels(
@@ -258,7 +256,7 @@ def _open(folder: Path, key: str, kind: type) -> Any:
                 return None
             if state.st_mtime_ns != expected["mtime_ns"] and _crc32(folder / name) != expected["crc32"]:
                 return None
-        fields = {name: _tuple(meta[name]) for name in kind.__dataclass_fields__ if name not in ("folder", "key")}
+        fields = {name: _tuple(meta[name]) for name in kind.__dataclass_fields__ if name in meta}
         return kind(folder=folder, key=key, **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

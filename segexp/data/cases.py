@@ -17,7 +17,7 @@ from segexp.files import write_text
 class Listed:
     """A case as its folder promises it: where the files should be, before any of them is opened.
 
-    ``problem`` says why it cannot be used, if that is known from the names alone.
+    ``problem`` says why it cannot be used, if that is known from the names alone. ``group`` tells kinds of cases apart.
     """
 
     id: str
@@ -25,6 +25,7 @@ class Listed:
     image: Path
     label_maps: Mapping[str, Path]
     problem: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,29 @@
-"""The completeness check of one case: decode what it should have and compare the parts.
+"""The completeness check: decode what every case should have and compare the parts.
 
 Nothing here stops at the first problem: everything wrong with a case is collected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from segexp.data.cache import Cache
 from segexp.data.cases import Case, Listed, Report
+from segexp.data.intensity import Intensity, ZScore
 from segexp.data.labelmap import LabelMap, describe_counts
 from segexp.data.nifti import corner_distance
 from segexp.data.store import DerivedLabels, Labels, StoredImage, StoredLabels
 from segexp.errors import DataError
+
+THREADS = 16  # each holds a case while it decodes it
+
+Progress = Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,27 +50,57 @@ class Rules:
         affine_tolerance: how far, in mm, a label map's corner voxels may lie from the image's.
         agreement: (first, second, least mean Dice) of two tissue maps; below it one tool is suspected to have failed.
         smallest: sizes below these (the crop) are padded, which is a warning.
+        intensity: how the images are scaled.
+        may_be_empty: a label map without any structure is a finding, not a mistake.
 
     """
 
     label_maps: Mapping[str, LabelMap]
     targets: tuple[str, ...]
     required: frozenset[str]
-    wanted: frozenset[str]
-    lookups: Mapping[str, Lookup]
-    derived: frozenset[str]
-    masked: bool
-    on_unknown: str
-    affine_tolerance: float
-    agreement: tuple[str, str, float] | None
-    smallest: tuple[int, int, int] | None
+    wanted: frozenset[str] = frozenset()
+    lookups: Mapping[str, Lookup] = field(default_factory=dict)
+    derived: frozenset[str] = frozenset()
+    masked: bool = False
+    on_unknown: str = "error"
+    affine_tolerance: float = 0.1
+    agreement: tuple[str, str, float] | None = None
+    smallest: tuple[int, int, int] | None = None
+    intensity: Intensity = field(default=ZScore())
+    may_be_empty: bool = False
+
+
+def examine_all(listed: Sequence[Listed], rules: Rules, cache: Cache, progress: Progress | None = None) -> list[Report]:
+    """Examine every case, several at a time; return their reports in the given order."""
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS))
+    try:
+        reports: Iterable[Report] = pool.map(lambda one: Examination(one, rules, cache).report(), listed)
+        if progress is not None:
+            reports = progress(reports, "checking and decoding cases", total=len(listed))
+        return _without_copies(list(reports))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cache.hashes.save()
+
+
+def _without_copies(reports: Sequence[Report]) -> list[Report]:
+    """Reject cases whose image is byte for byte that of an earlier case: they could sit on both sides of a split."""
+    first: dict[str, str] = {}
+    result = []
+    for report in reports:
+        if report.case is not None:
+            other = first.setdefault(report.case.image.key, report.listed.id)
+            if other != report.listed.id:
+                report = replace(report, case=None, errors=(f"the image is a copy of that of {other}",))
+        result.append(report)
+    return result
 
 
 class Examination:
     """Examine one case under ``rules``; `report` returns what was found."""
 
-    def __init__(self, listed: Listed, rules: Rules, cache: Cache, group: str = "") -> None:
-        self.listed, self.rules, self.cache, self.group = listed, rules, cache, group
+    def __init__(self, listed: Listed, rules: Rules, cache: Cache) -> None:
+        self.listed, self.rules, self.cache = listed, rules, cache
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self.image: StoredImage | None = None
@@ -84,8 +122,8 @@ class Examination:
         self._compare_tools()
         case = None
         if not self.errors and self.image is not None:
-            case = Case(self.listed.id, self.listed.person, self.listed.image, self.image, targets, self.group,
-                        self.suspected)
+            case = Case(self.listed.id, self.listed.person, self.listed.image, self.image, targets,
+                        self.listed.group, self.suspected)
         return Report(self.listed, tuple(self.errors), tuple(self.warnings), self.image, {**self.read, **targets}, case)
 
     def _read_image(self) -> None:
@@ -93,10 +131,13 @@ class Examination:
             self.errors.append(f"image: there is no {self.listed.image}")
             return
         try:
-            self.image = self.cache.image(self.listed.image)
+            self.image = replace(self.cache.image(self.listed.image), intensity=self.rules.intensity)
         except DataError as error:
             self.errors.append(f"image: {error}")
             return
+        problem = self.rules.intensity.problem(self.image)
+        if problem:
+            self.errors.append(f"image: {self.listed.image}: {problem}")
         if self.image.warning:
             self.warnings.append(f"image: {self.image.warning}")
         smallest = self.rules.smallest
@@ -136,7 +177,7 @@ class Examination:
 
     def _mismatch(self, found: StoredLabels) -> str:
         """Say how a label map does not belong to the image, or is empty; "" where it is fine."""
-        if not any(found.counts[1:]):
+        if not (self.rules.may_be_empty or any(found.counts[1:])):
             return "every voxel is background"
         if self.image is None:
             return ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,27 @@ from torch.utils.data import DataLoader, Dataset
 from segexp.console import say, track
 from segexp.data import nifti
 from segexp.data.cache import Cache
-from segexp.data.cases import Case, Manifest
+from segexp.data.cases import Case, Listed, Manifest
+from segexp.data.checks import Progress, Rules, examine_all
+from segexp.data.intensity import Intensity, LoadedImage, ZScore
 from segexp.data.labelmap import LabelMap
 from segexp.data.sampling import Crops, SampleStream, StepSampler, collate
 from segexp.data.splits import SPLITS, split_persons
-from segexp.data.store import normalise
 from segexp.errors import ConfigError, DataError
 
 SHOWN = 5  # rejected cases named when a run starts; the manifest names all
-
-Progress = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 class SegmentationDataModule(pl.LightningDataModule):
     """Cases of a data set, checked, decoded once, and split by person.
 
-    A data set implements `examine`. Training batches come from a stateless stream of crops (set it up with
-    `configure_stream`); validation, test and prediction get whole cases, one at a time.
+    A data set implements `list_cases` and sets `rules`. Training batches come from a stateless stream of samples (set
+    it up with `configure_stream`); validation, test and prediction get whole cases, one at a time.
 
-    Batches, with B batch, D/H/W depth/height/width: ``image`` float32 [B, 1, D, H, W], normalised by the mean and
-    standard deviation of the whole volume; ``target`` name -> class indices [B, D, H, W], int64 and IGNORE where
-    nothing is known in crops, uint8 in whole cases; ``case`` ids. Whole cases also have ``spacing`` (mm), ``group``,
-    ``path``, and ``truth`` name -> uint8 [1, D, H, W] where the data set has it.
+    Batches, with B batch, D/H/W depth/height/width: ``image`` float32 [B, 1, D, H, W], scaled by the intensity;
+    ``target`` name -> class indices [B, D, H, W], int64 and IGNORE where nothing is known in crops, uint8 in whole
+    cases; ``case`` ids. Samplings of slices have no D. Whole cases also have ``spacing`` (mm), ``group``, ``path``, and
+    ``truth`` name -> uint8 [1, D, H, W] where the data set has it.
 
     Args:
         label_maps: target -> {file value: structure}, all of the data set.
@@ -48,14 +48,19 @@ class SegmentationDataModule(pl.LightningDataModule):
         cache: folder of decoded volumes.
         workers: processes that read training crops; 0 reads in the main process.
         sampling: draws training samples; only needed for training.
+        intensity: scales the images; None: by mean and standard deviation of the volume.
+        strata: None: deal all persons at once; ``group``: the same number of persons from every group of cases.
+        split_seed: None: deal persons in the order of their ids; a number: shuffle them first, the same everywhere.
 
     Attributes:
         label_maps: target -> LabelMap of the chosen targets, after construction.
         phantom: True when the data are synthetic.
+        rules: what a case must have, set by the data set.
 
     """
 
     phantom = False
+    rules: Rules
 
     def __init__(
         self,
@@ -67,6 +72,9 @@ class SegmentationDataModule(pl.LightningDataModule):
         exclude_failed_tools: bool = False,
         workers: int = 0,
         sampling: Crops | None = None,
+        intensity: Intensity | None = None,
+        strata: str | None = None,
+        split_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.all_label_maps = {name: LabelMap.from_mapping(name, label_maps[name]) for name in label_maps}
@@ -79,17 +87,30 @@ class SegmentationDataModule(pl.LightningDataModule):
         self.label_maps = {target: self.all_label_maps[target] for target in self.targets}
         self.split, self.train_size, self.exclude_failed_tools = dict(split), train_size, exclude_failed_tools
         self.cache, self.workers, self.sampling = Cache(cache), workers, sampling
+        self.intensity = intensity or ZScore()
+        if strata not in (None, "group"):
+            raise ConfigError(f"data.strata={strata}: expected null or group")
+        self.strata, self.split_seed = strata, split_seed
         self._cases: dict[str, list[Case]] | None = None
         self._stream: dict[str, int] | None = None
         self._manifest: Manifest | None = None
 
     @abstractmethod
+    def list_cases(self) -> list[Listed]:
+        """Return the cases that the folder promises, from names alone, in the order of their ids.
+
+        Raises DataError when a folder that is needed is absent or holds no case.
+        """
+
     def examine(self, full: bool = False, progress: Progress | None = None) -> Manifest:
         """Return one report per case, decoding what is not in the cache yet.
 
         ``full`` also reads label maps that the chosen targets do not need, for the comparisons. ``progress`` shows how
         far it is (as `segexp.console.track`). Raises DataError when there are no cases at all.
         """
+        rules = replace(self.rules, wanted=self.rules.wanted | self.rules.derived) if full else self.rules
+        reports = examine_all(self.list_cases(), rules, self.cache, progress)
+        return Manifest(tuple(reports), tuple(self.all_label_maps))
 
     def with_truth(self, case: Case) -> Case:
         """Return the case with its true label maps, for data sets that have them."""
@@ -121,7 +142,8 @@ class SegmentationDataModule(pl.LightningDataModule):
             return
         manifest = self._manifest or self.check_usable(self.examine())
         usable = [report.case for report in manifest.reports if report.case is not None]
-        dealt = split_persons([case.person for case in usable], self.split, self.train_size)
+        strata = {case.person: case.group for case in usable} if self.strata else None
+        dealt = split_persons([case.person for case in usable], self.split, self.train_size, strata, self.split_seed)
         where = {person: name for name in SPLITS for person in dealt[name]}
         cases: dict[str, list[Case]] = {name: [] for name in SPLITS}
         for case in usable:
@@ -177,6 +199,8 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Return the stream of training batches."""
         if self._stream is None or self.sampling is None:
             raise ConfigError("training needs a sampling and configure_stream(seed, steps) first")
+        if not self.cases("train"):
+            raise ConfigError("data.split.train=0: nothing to train on; these data are for evaluation")
         stream = SampleStream(self.cases("train"), self.targets, self.sampling, self._seed)
         steps = StepSampler(batch_size=self.sampling.batch_size, **self._stream)
         return DataLoader(
@@ -234,17 +258,20 @@ def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
     return batch
 
 
-def read_image_case(path: str | Path) -> dict[str, Any]:
+def read_image_case(path: str | Path, intensity: Intensity | None = None) -> dict[str, Any]:
     """Return an image file as a batch for prediction, without a cache.
 
-    ``image`` float32 [1, 1, D, H, W], normalised as in training; ``case``, ``spacing`` (mm), ``group`` and ``path`` as
-    in whole cases, no targets; ``source``: what `nifti.write_labels` needs to write on the file's grid. Raises
-    DataError as `nifti.read` does.
+    ``image`` float32 [1, 1, D, H, W], scaled as in training; ``case``, ``spacing`` (mm), ``group`` and ``path`` as in
+    whole cases, no targets; ``source``: what `nifti.write_labels` needs to write on the file's grid. Raises DataError
+    as `nifti.read` does, or when the intensity cannot scale the volume.
     """
     volume = nifti.read(path)
-    mean = float(volume.array.mean(dtype="float64"))
-    image = normalise(volume.array, mean, float(volume.array.std(dtype="float64")))
+    intensity, loaded = intensity or ZScore(), LoadedImage.of(volume.array)
+    problem = intensity.problem(loaded)
+    if problem:
+        raise DataError(f"{path}: {problem}")
     return {
-        "image": torch.from_numpy(image)[None, None], "target": {}, "case": [Path(path).name.split(".")[0]],
-        "spacing": [volume.spacing], "group": [""], "path": [str(path)], "source": volume.source,
+        "image": torch.from_numpy(intensity(volume.array, loaded))[None, None], "target": {},
+        "case": [Path(path).name.split(".")[0]], "spacing": [volume.spacing], "group": [""], "path": [str(path)],
+        "source": volume.source,
     }

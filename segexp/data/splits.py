@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+import numpy as np
 
 from segexp.errors import ConfigError, DataError
 
@@ -15,7 +19,8 @@ def id_order(person: str) -> tuple[int, int, str]:
 
 
 def split_persons(
-    persons: Sequence[str], sizes: Mapping[str, int | float | None], train_size: int | None = None
+    persons: Sequence[str], sizes: Mapping[str, int | float | None], train_size: int | None = None,
+    strata: Mapping[str, str] | None = None, seed: int | None = None,
 ) -> dict[str, list[str]]:
     """Deal persons, sorted by id, to train, validation and test, in this order.
 
@@ -23,16 +28,53 @@ def split_persons(
         persons: ids of the persons with usable cases; repeated ids (several visits) count once.
         sizes: per split a number of persons, a fraction of all persons, or None for the rest (at most once).
         train_size: keep only the first so many persons of the training split (learning curves).
+        strata: person -> stratum (a centre): every stratum gives each split the same number of persons.
+        seed: shuffle the persons of every stratum first; the order depends on ids and seed alone.
 
     Returns:
         split -> persons. Persons beyond the sizes are in no split.
 
     Raises ConfigError for sizes that make no sense, DataError when there are too few persons, with sizes that fit.
-    The released split is 5000, 10 and the remaining 713 of 5,723 persons sorted by id (Rajchl et al. 2018, 3.1).
+    The released split of UK Biobank is 5000, 10 and the remaining 713 of 5,723 persons sorted by id (Rajchl et al.
+    2018, 3.1); that of the WMH challenge 48, 6 and 6, even over three centres (Mac et al. 2020, 3.1).
 
     """
     _check_sizes(sizes)
     ordered = sorted(set(persons), key=id_order)
+    names = sorted({strata[person] for person in ordered}) if strata else [""]
+    parts = []
+    for position, stratum in enumerate(names):
+        members = [person for person in ordered if not strata or strata[person] == stratum]
+        if seed is not None:
+            random = np.random.default_rng((seed, zlib.crc32(stratum.encode())))
+            members = [members[index] for index in random.permutation(len(members))]
+        try:
+            parts.append(_deal(members, {name: _share(sizes[name], position, len(names)) for name in SPLITS}))
+        except DataError as error:
+            raise DataError(f"{stratum}: {error}" if stratum else str(error)) from None
+    dealt = {name: sorted((person for part in parts for person in part[name]), key=id_order) for name in SPLITS}
+    # Training persons take turns over the strata, in the order they were dealt: the first few are a fair sample.
+    rounds = zip_longest(*(part["train"] for part in parts))
+    dealt["train"] = [person for one in rounds for person in one if person is not None]
+    if train_size is not None:
+        if train_size > len(dealt["train"]):
+            raise DataError(
+                f"data.train_size={train_size}, but the training split has {len(dealt['train'])} persons; "
+                f"choose at most that many or null for all"
+            )
+        dealt["train"] = dealt["train"][:train_size]
+    return dealt
+
+
+def _share(size: int | float | None, position: int, strata: int) -> int | float | None:
+    """Return a stratum's part of a split; what does not divide goes to the first strata."""
+    if not isinstance(size, int):
+        return size
+    return size // strata + (position < size % strata)
+
+
+def _deal(ordered: Sequence[str], sizes: Mapping[str, int | float | None]) -> dict[str, list[str]]:
+    """Deal persons in the given order."""
     total = len(ordered)
     counts = {name: _count(sizes[name], total) for name in SPLITS}
     # Fractions that sum to 1 use everybody: the last one absorbs what rounding left over or took.
@@ -44,19 +86,12 @@ def split_persons(
     if rest:
         counts[rest[0]] = left
     too_small = [name for name in SPLITS if counts[name] < 1 and sizes[name] != 0]  # type: ignore[operator]
-    if left < 0 or too_small or not counts["train"]:
+    if left < 0 or too_small:
         raise DataError(_too_few(total, sizes))
     dealt, position = {}, 0
     for name in SPLITS:
-        dealt[name] = ordered[position : position + counts[name]]  # type: ignore[operator]
+        dealt[name] = list(ordered[position : position + counts[name]])  # type: ignore[operator]
         position += counts[name]  # type: ignore[operator]
-    if train_size is not None:
-        if train_size > len(dealt["train"]):
-            raise DataError(
-                f"data.train_size={train_size}, but the training split has {len(dealt['train'])} persons; "
-                f"choose at most that many or null for all"
-            )
-        dealt["train"] = dealt["train"][:train_size]
     return dealt
 
 
@@ -72,8 +107,8 @@ def _check_sizes(sizes: Mapping[str, int | float | None]) -> None:
             )
     if sum(size is None for size in sizes.values()) > 1:
         raise ConfigError("data.split: only one of train, validation and test can be null (the rest)")
-    if sizes["train"] == 0:
-        raise ConfigError("data.split.train=0: nothing to train on")
+    if all(size == 0 for size in sizes.values()):
+        raise ConfigError("data.split: every split has 0 persons; expected at least one split with some")
     summed = sum(size for size in sizes.values() if isinstance(size, float))
     if summed > 1 + 1e-6:
         raise ConfigError(f"data.split: the fractions sum to {summed:g}; expected at most 1")

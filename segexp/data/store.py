@@ -5,12 +5,13 @@ Glossary: K classes, D/H/W depth/height/width (the canonical axes: right, anteri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from segexp.data.intensity import Intensity, ZScore
 from segexp.data.labelmap import IGNORE
 from segexp.errors import DataError
 
@@ -52,40 +53,29 @@ class StoredVolume:
 
 @dataclass(frozen=True)
 class StoredImage(StoredVolume):
-    """An image with the mean, standard deviation and minimum of the whole volume."""
+    """An image with the statistics of the whole volume and the intensity through which networks see it."""
 
     mean: float
     std: float
     minimum: float
+    maximum: float
+    intensity: Intensity = field(default=ZScore(), kw_only=True)
 
     def crop(self, start: Triple, size: Triple) -> np.ndarray:
-        """Return voxels ``start`` .. ``start + size`` as (x - mean) / std, float32.
-
-        Voxels outside the volume get the image's minimum, normalised alike.
-        """
+        """Return voxels ``start`` .. ``start + size`` as the intensity makes them, float32, also outside the volume."""
         inside, place = _overlap(start, size, self.shape)
         if inside is None:
-            return self._normalised(np.full(size, self.minimum))
-        part = self._normalised(self.array()[inside])
+            return np.full(size, self.intensity.outside(self), np.float32)
+        part = self.intensity(self.array()[inside], self)
         if part.shape == tuple(size):
             return part
-        padded = np.full(size, self._normalised(np.array(self.minimum)), np.float32)
+        padded = np.full(size, self.intensity.outside(self), np.float32)
         padded[place] = part
         return padded
 
     def whole(self) -> np.ndarray:
-        """Return the whole volume [D, H, W] as (x - mean) / std, float32."""
-        return self._normalised(self.array())
-
-    def _normalised(self, voxels: np.ndarray) -> np.ndarray:
-        return normalise(voxels, self.mean, self.std)
-
-
-def normalise(voxels: np.ndarray, mean: float, std: float) -> np.ndarray:
-    """Return (voxels - mean) / std as float32 (Rajchl et al. 2018, section 2.3)."""
-    result = np.subtract(voxels, np.float32(mean), dtype=np.float32)
-    result /= np.float32(std)
-    return result
+        """Return the whole volume [D, H, W] as the intensity makes it, float32."""
+        return self.intensity(self.array(), self)
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segexp.data.cases import Case, Listed, Manifest, Report
-from segexp.data.checks import Examination, Lookup, Rules
-from segexp.data.datamodule import Progress, SegmentationDataModule
+from segexp.data.cases import Case, Listed
+from segexp.data.checks import Lookup, Rules
+from segexp.data.datamodule import SegmentationDataModule
 from segexp.data.labelmap import LabelMap, lookup_table
 from segexp.data.splits import id_order
 from segexp.data.store import DerivedLabels, Labels
 from segexp.errors import ConfigError, DataError
-
-THREADS = 16  # each holds a case while it decodes it
 
 
 class UKBiobank(SegmentationDataModule):
@@ -90,7 +86,7 @@ class UKBiobank(SegmentationDataModule):
         self.rules = Rules(
             self.all_label_maps, self.targets, frozenset(required), frozenset(pair[:2] if exclude_failed_tools else ()),
             self.lookups, frozenset(derived), missing == "mask", on_unknown, affine_tolerance, pair,
-            sampling.size if sampling is not None else None,
+            sampling.size if sampling is not None else None, self.intensity,
         )
 
     @property
@@ -98,29 +94,13 @@ class UKBiobank(SegmentationDataModule):
         """True when the folder says that it was made by the phantom generator."""
         return (self.root / "phantom.json").exists()
 
-    def examine(self, full: bool = False, progress: Progress | None = None) -> Manifest:
-        """Return one report per visit, in the order of the persons' ids; see the base class."""
-        listed, groups = self.list_cases(), self._groups()
-        rules = replace(self.rules, wanted=self.rules.wanted | self.rules.derived) if full else self.rules
-        pool = ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS))
-        try:
-            reports = pool.map(
-                lambda one: Examination(one, rules, self.cache, groups.get(one.id, "")).report(), listed
-            )
-            if progress is not None:
-                reports = progress(reports, "checking and decoding cases", total=len(listed))  # type: ignore[call-arg]
-            found = _without_copies(list(reports))
-        finally:
-            pool.shutdown(cancel_futures=True)
-            self.cache.hashes.save()
-        return Manifest(tuple(found), tuple(self.all_label_maps))
-
     def list_cases(self) -> list[Listed]:
         """Return the visits that the folder holds, from names alone, sorted by person and visit.
 
         Raises DataError when a folder that is needed is absent or holds no visit.
         """
         self._check_folders()
+        groups = self._groups()
         pattern = re.escape(self.layout["case"]).replace(r"\{person\}", r"(?P<person>\d+)")
         matcher = re.compile(pattern.replace(r"\{instance\}", r"(?P<instance>\d+)"))
         found: dict[str, Listed] = {}
@@ -135,7 +115,7 @@ class UKBiobank(SegmentationDataModule):
             if archive and name in found:
                 continue  # the archive of an unpacked visit
             problem = f"{entry.name} is not unpacked" if archive else ""
-            found[name] = self._listed(name, match["person"].lstrip("0"), problem)
+            found[name] = self._listed(name, match["person"].lstrip("0"), problem, groups.get(name, ""))
         if not found:
             raise DataError(self._nothing_found())
         ordered = sorted(found.values(), key=lambda one: (id_order(one.person), one.id))
@@ -159,7 +139,7 @@ class UKBiobank(SegmentationDataModule):
                 truth[target] = DerivedLabels(truth[lookup.source], lookup.table, classes)  # type: ignore[arg-type]
         return replace(case, truth={target: truth[target] for target in self.targets if target in truth})
 
-    def _listed(self, case: str, person: str, problem: str) -> Listed:
+    def _listed(self, case: str, person: str, problem: str, group: str) -> Listed:
         unusable = self.layout.get("unusable")
         if not problem and unusable and self._path(unusable, case).exists():
             problem = f"{self._path(unusable, case)} is there: the scan failed UK Biobank's quality control"
@@ -167,7 +147,7 @@ class UKBiobank(SegmentationDataModule):
             target: self._path(template, case) for target, template in self.layout["label_maps"].items()
             if target in self.all_label_maps and ("{derived_root}" not in template or self.derived_root is not None)
         }
-        return Listed(case, person, self._path(self.layout["image"], case), label_maps, problem)
+        return Listed(case, person, self._path(self.layout["image"], case), label_maps, problem, group)
 
     def _path(self, template: str, case: str) -> Path:
         return Path(template.format(root=self.root, derived_root=self.derived_root, truth_root=self.truth_root,
@@ -247,17 +227,4 @@ def _without_double_ids(ordered: Sequence[Listed]) -> list[Listed]:
             one = replace(one, problem=f"the same id as {first[plain].id}")
         first.setdefault(plain, one)
         result.append(one)
-    return result
-
-
-def _without_copies(reports: Sequence[Report]) -> list[Report]:
-    """Reject cases whose image is byte for byte that of an earlier case: they could sit on both sides of a split."""
-    first: dict[str, str] = {}
-    result = []
-    for report in reports:
-        if report.case is not None:
-            other = first.setdefault(report.case.image.key, report.listed.id)
-            if other != report.listed.id:
-                report = replace(report, case=None, errors=(f"the image is a copy of that of {other}",))
-        result.append(report)
     return result

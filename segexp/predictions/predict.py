@@ -35,6 +35,8 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
         PartialError: some images could not be used; the others are done.
 
     """
+    from segexp.config.objects import instantiate
+
     root, folder = Path(source), Path(output)
     config = changed_config(run, changes, config_dirs)
     images = bids.name_images(bids.find_images(root, pattern, folder), root if root.is_dir() else root.parent)
@@ -46,9 +48,11 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
     problems = {}
     if work:
         module = restore(run, config, label_maps, allow).to(device_of(device))
+        intensity = instantiate(config.data.get("intensity"), allow=allow)
         for name, hashes in track(list(work.items()), "predict"):
             try:
-                label(module, name, images[name], folder, {target: label_maps[target] for target in wanted}, hashes)
+                label(module, name, images[name], folder, {target: label_maps[target] for target in wanted}, hashes,
+                      intensity)
             except DataError as error:
                 problems[images[name]] = str(error)
                 say(f"left out: {error}")
@@ -88,7 +92,8 @@ def made_by(run: Run, config: Any) -> dict[str, str]:
 
     from segexp.config.objects import plain
 
-    settings = json.dumps({"network": plain(config.network), "inference": plain(config.inference)}, sort_keys=True)
+    parts = {"network": config.network, "inference": config.inference, "intensity": config.data.get("intensity")}
+    settings = json.dumps({key: plain(part) for key, part in parts.items()}, sort_keys=True)
     return {"run": run.id, "weights": sha256(run.checkpoint),
             "configuration": hashlib.sha256(settings.encode()).hexdigest()}
 
@@ -114,14 +119,14 @@ def valid(file: Path, hashes: Mapping[str, str]) -> bool:
 
 
 def label(module: Any, name: str, image: Path, folder: Path, label_maps: Mapping[str, Any],
-          hashes: Mapping[str, str]) -> None:
-    """Label one image and write its label maps, each with its JSON."""
+          hashes: Mapping[str, str], intensity: Any = None) -> None:
+    """Label one image, scaled by ``intensity``, and write its label maps, each with its JSON."""
     import torch
 
     from segexp.data import read_image_case
     from segexp.data.nifti import write_labels
 
-    batch = read_image_case(image)
+    batch = read_image_case(image, intensity)
     with torch.inference_mode():
         prediction = module.predict_step({"image": batch["image"].to(module.device)}, 0)
     for target, label_map in label_maps.items():

@@ -37,7 +37,8 @@ def check_claims(declaration: Declaration, scores: Scores) -> list[Finding]:
 
 def check_claim(name: str, claim: Mapping[str, Any], scores: Scores) -> Finding:
     """Check one claim; a missing run leaves it undecided."""
-    missing = {run: scores.missing(run) for run in runs_of(claim) if scores.missing(run)}
+    on = claim.get("on")
+    missing = {run: scores.missing(run, on) for run in runs_of(claim) if scores.missing(run, on)}
     if missing:
         status, evidence = "undecided", "; ".join(f"{run} is {why}" for run, why in missing.items())
     elif not at_scale(claim, scores):
@@ -63,14 +64,16 @@ def at_scale(claim: Mapping[str, Any], scores: Scores) -> bool:
 
 
 def published_says(claim: Mapping[str, Any]) -> str:
-    """Return whether the paper's numbers have the claimed order: ``published: {target: [left, right]}``."""
+    """Return whether the paper's numbers have the claimed order: ``published: {name of the pair: [left, right]}``."""
     if "published" not in claim:
         return ""
     said = []
     for pair in claim["pairs"]:
-        left, right = claim["published"][pair["target"]]
+        if name_of(pair) not in claim["published"]:
+            continue
+        left, right = claim["published"][name_of(pair)]
         word = "equal" if left == right else "holds" if (left - right) * SIGN[pair["expect"]] > 0 else "fails"
-        said.append(f"{pair['target']} {left} against {right} ({word})")
+        said.append(f"{name_of(pair)} {left} against {right} ({word})")
     return "; ".join(said)
 
 
@@ -82,13 +85,20 @@ def compare_runs(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]:
     """
     found, texts = [], []
     for pair in claim["pairs"]:
-        left, right = (pooled(scores, pair[side], "dice", pair["target"]) for side in ("left", "right"))
+        metric = pair.get("metric", "dice")
+        left, right = (pooled(scores, pair[side], metric, pair["target"], claim.get("on"), pair.get("structure"))
+                       for side in ("left", "right"))
         difference = paired_difference(left, right, on=("case", "seed"))
         low, high = sorted(SIGN[pair["expect"]] * difference[end] for end in ("low", "high"))
         found.append("holds" if low > 0 else "fails" if high < 0 else "undecided")
-        texts.append(f"{pair['target']} {difference['mean']:+.3f} [{difference['low']:+.3f}, "
+        texts.append(f"{name_of(pair)} {difference['mean']:+.3f} [{difference['low']:+.3f}, "
                      f"{difference['high']:+.3f}] ({found[-1]})")
     return verdict(found), "; ".join(texts) + f"; {len(left)} cases"
+
+
+def name_of(pair: Mapping[str, Any]) -> str:
+    """Return what a pair compares: its target, or the metric of a structure where it names them."""
+    return " ".join(filter(None, (pair.get("structure") or pair["target"], pair.get("metric", ""))))
 
 
 def verdict(found: list[str]) -> str:
@@ -96,11 +106,12 @@ def verdict(found: list[str]) -> str:
     return "fails" if "fails" in found else "holds" if set(found) == {"holds"} else "undecided"
 
 
-def pooled(scores: Scores, run: str, metric: str, target: str) -> Any:
-    """Return the case values of all seeds of a run, with their seed."""
+def pooled(scores: Scores, run: str, metric: str, target: str, on: str | None = None,
+           structure: str | None = None) -> Any:
+    """Return the case values of all seeds of a run, or of its evaluation ``on``, with their seed."""
     import pandas as pd
 
-    frames = [scores.cases(run, seed, metric, target).assign(seed=seed) for seed in scores.seeds(run)]
+    frames = [scores.cases(run, seed, metric, target, on, structure).assign(seed=seed) for seed in scores.seeds(run)]
     return pd.concat(frames).dropna(subset="value")
 
 
@@ -132,7 +143,8 @@ def bound(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]:
     found, texts = [], []
     for run in claim["runs"]:
         for target in as_list(claim.get("target", "")):
-            values = in_group(pooled(scores, run, claim["metric"], target), claim)["value"]
+            rows = pooled(scores, run, claim["metric"], target, claim.get("on"), claim.get("structure"))
+            values = in_group(rows, claim)["value"]
             if not len(values):
                 continue
             above = "above" in claim

@@ -9,7 +9,8 @@ from typing import Any
 from segexp.errors import ConfigError
 
 KEYS = {"title", "source", "seeds", "runs", "cell", "rows", "columns", "published", "notes", "claims"}
-CELL_KEYS = {"run", "metric", "target", "statistic", "factor", "digits"}
+CELL_KEYS = {"run", "on", "metric", "target", "structure", "statistic", "spread", "factor", "digits"}
+RUN_KEYS = {"overrides", "needs", "evaluate"}
 STATISTICS = ("mean", "sd", "min", "max")
 
 
@@ -22,11 +23,15 @@ class Declaration:
         title: what it shows.
         source: where the paper has it.
         seeds: seeds of every run.
-        runs: run -> ``{"overrides": [...], "needs": [names of runs that come first]}``.
-        cell: settings of every cell: run, metric, target, statistic (mean, sd, min, max), factor, digits.
+        runs: run -> ``{"overrides": [...], "needs": [names of runs that come first], "evaluate": {name: [changes]}}``;
+            an evaluation scores the finished run again, with these changes of its configuration (other data).
+        cell: settings of every cell: run, on (an evaluation of the run; absent: its own test), metric, target,
+            structure (absent: mean over all), statistic (mean, sd, min, max), spread (a mean shows its sd), factor,
+            digits.
         rows: row -> settings that the row changes.
         columns: column -> settings that the column changes.
-        published: row -> column -> the paper's value: a number, several that contradict each other, or a text.
+        published: row -> column -> the paper's value: a number, ``{mean, sd}``, several that contradict each other, or
+            a text.
         notes: sentences below the table.
         claims: claim -> its check (see ``segexp.tables.claims``).
     """
@@ -97,6 +102,10 @@ def read_declaration(name: str, config_dirs: Sequence[str] = ()) -> Declaration:
     if missing:
         raise ConfigError(f"{file}: {', '.join(missing)} is missing")
     declaration = Declaration(name=name, **{**content, "seeds": tuple(content.get("seeds", (1,)))})
+    for run, spec in declaration.runs.items():
+        for key in spec:
+            if key not in RUN_KEYS:
+                raise ConfigError(f"{file}: run {run}: unknown key {key!r}{hint(key, sorted(RUN_KEYS))}")
     for where, cell in declaration.cells().items():
         _check_cell(file, where, cell, declaration)
     for row, values in declaration.published.items():
@@ -116,5 +125,9 @@ def _check_cell(file: Path, where: tuple[str, str], cell: Mapping[str, Any], dec
     for key, known in (("run", list(declaration.runs)), ("statistic", list(STATISTICS))):
         if cell.get(key) not in known:
             raise ConfigError(f"{file}: cell {where}: {key}={cell.get(key)}{hint(str(cell.get(key)), known)}")
+    evaluations = declaration.runs[cell["run"]].get("evaluate", {})
+    if cell.get("on") is not None and cell["on"] not in evaluations:
+        raise ConfigError(f"{file}: cell {where}: run {cell['run']} has no evaluation {cell['on']!r}"
+                          f"{hint(str(cell['on']), list(evaluations))}")
     if "metric" not in cell or "target" not in cell:
         raise ConfigError(f"{file}: cell {where}: metric and target are needed")

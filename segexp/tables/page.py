@@ -71,8 +71,9 @@ class Page:
         published = self.declaration.published.get(row, {}).get(column)
         texts = [shown(published, digits), measured(cell, digits)]
         if not self.phantom:
-            known = isinstance(published, int | float) and cell.value is not None
-            texts.append(f"{cell.value - published:+.{digits}f}" if known else "")
+            number = published.get("mean") if isinstance(published, Mapping) else published
+            known = isinstance(number, int | float) and cell.value is not None
+            texts.append(f"{cell.value - number:+.{digits}f}" if known else "")
         return texts
 
     def notes(self) -> list[str]:
@@ -104,9 +105,11 @@ class Page:
 
 
 def shown(value: Any, digits: int) -> str:
-    """Return a published value: numbers with the table's digits, several joined, texts as they are."""
+    """Return a published value: numbers with the table's digits, mean (sd), several joined, texts as they are."""
     if value is None:
         return ""
+    if isinstance(value, Mapping):
+        return f"{shown(value['mean'], digits)} ({shown(value['sd'], digits)})"
     if isinstance(value, list | tuple):
         return " / ".join(shown(one, digits) for one in value)
     return value if isinstance(value, str) else f"{value:.{digits}f}"
@@ -117,7 +120,8 @@ def measured(cell: Cell, digits: int) -> str:
     if cell.value is None:
         return cell.reason
     interval = f" [{cell.low:.{digits}f}, {cell.high:.{digits}f}]" if cell.low is not None else ""
-    return f"{cell.value:.{digits}f}{interval}"
+    spread = f" ({cell.sd:.{digits}f})" if cell.sd is not None else ""
+    return f"{cell.value:.{digits}f}{spread}{interval}"
 
 
 def markdown(page: Page) -> str:

@@ -1,11 +1,12 @@
 """Which runs a table needs, and what became of each."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segexp.runs.directory import Run, list_runs, locate_run
+from segexp.runs.evaluation import Evaluation
 from segexp.tables.declaration import Declaration
 
 
@@ -21,6 +22,7 @@ class Planned:
         status: done, missing, running, interrupted, failed, or stale (its data lie elsewhere now).
         config: the composed configuration.
         needs: names of the runs that come before it.
+        evaluations: name -> the run scored again.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Planned:
     status: str
     config: Any
     needs: tuple[str, ...]
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -41,21 +44,53 @@ def plan(declaration: Declaration, overrides: Sequence[str] = (), seeds: Sequenc
          config_dirs: Sequence[str] = ()) -> list[Planned]:
     """Compose every run of a table and find what became of it.
 
+    Overrides that begin with ``on.NAME.`` belong to the evaluation NAME (``on.cain.data.root=/data/cain``), all others
+    to every run.
+
     Raises:
         ConfigError: a run does not compose.
     """
     from segexp.config import compose
 
     planned = []
+    own = [word for word in overrides if word.startswith("on.")]
+    overrides = [word for word in overrides if word not in own]
+    _check_evaluations(declaration, own)
     for name in declaration.order():
         spec = declaration.runs[name]
         for seed in seeds or declaration.seeds:
             words = (*spec["overrides"], *overrides, f"seed={seed}")
             config = compose("train", words, config_dirs)
             run = locate_run(config)
+            evaluations = {key: Evaluation(run, (*_filled(changes, config), *_of_evaluation(key, own)))
+                           for key, changes in spec.get("evaluate", {}).items()}
             planned.append(Planned(name, seed, words, run, status_of(run, config), config,
-                                   tuple(spec.get("needs", ()))))
+                                   tuple(spec.get("needs", ())), evaluations))
     return planned
+
+
+def _filled(changes: Sequence[str], config: Any) -> list[str]:
+    """Return an evaluation's changes with ``${...}`` filled in from the run's configuration."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.create({"changes": list(changes)})
+    node._set_parent(config)
+    return list(OmegaConf.to_container(node, resolve=True)["changes"])  # type: ignore[index,call-overload]
+
+
+def _of_evaluation(name: str, words: Sequence[str]) -> list[str]:
+    return [word.removeprefix(f"on.{name}.") for word in words if word.startswith(f"on.{name}.")]
+
+
+def _check_evaluations(declaration: Declaration, words: Sequence[str]) -> None:
+    from segexp.config.names import hint
+    from segexp.errors import ConfigError
+
+    known = {name for spec in declaration.runs.values() for name in spec.get("evaluate", {})}
+    for word in words:
+        name = word.split(".")[1]
+        if name not in known:
+            raise ConfigError(f"{word}: table {declaration.name} has no evaluation {name!r}{hint(name, sorted(known))}")
 
 
 def status_of(run: Run, config: Any) -> str:

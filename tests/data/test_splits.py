@@ -81,9 +81,39 @@ def test_too_few_persons_come_with_sizes_that_fit():
 
 
 @pytest.mark.parametrize("asked", [
-    sizes(None, None, 1), sizes(0, 1, 1), sizes(-1, 1, 1), sizes(0.9, 0.2, 0.1), sizes(1.5, 1, 1), sizes(True, 1, 1),
+    sizes(None, None, 1), sizes(0, 0, 0), sizes(-1, 1, 1), sizes(0.9, 0.2, 0.1), sizes(1.5, 1, 1), sizes(True, 1, 1),
     sizes("5", 1, 1), {"train": 1}, {**sizes(1, 1, 1), "other": 3},
 ])
 def test_senseless_sizes_are_refused(asked):
     with pytest.raises(ConfigError, match=r"data\.split"):
         split_persons([str(i) for i in range(10)], asked)
+
+
+CENTRES = {str(i): centre for i, centre in enumerate(["Utrecht"] * 20 + ["Singapore"] * 20 + ["GE3T"] * 20)}
+
+
+def test_strata_give_every_split_the_same_number_of_persons_each():
+    dealt = split_persons(list(CENTRES), sizes(48, 6, 6), strata=CENTRES, seed=3)
+    for name, count in zip(SPLITS, (16, 2, 2), strict=True):
+        found = [CENTRES[person] for person in dealt[name]]
+        assert {centre: found.count(centre) for centre in CENTRES.values()} == dict.fromkeys(CENTRES.values(), count)
+    assert sorted((person for part in dealt.values() for person in part), key=int) == list(CENTRES)
+    # The first training persons take turns over the centres, so that a learning curve mixes them from the start.
+    assert len({CENTRES[person] for person in dealt["train"][:3]}) == 3
+
+
+@given(st.permutations(list(CENTRES)), st.integers(0, 5))
+def test_a_seeded_split_depends_on_ids_and_seed_alone(order, seed):
+    dealt = split_persons(order, sizes(48, 6, 6), strata=CENTRES, seed=seed)
+    assert dealt == split_persons(sorted(order), sizes(48, 6, 6), strata=CENTRES, seed=seed)
+    assert dealt != split_persons(order, sizes(48, 6, 6), strata=CENTRES, seed=seed + 1)
+
+
+def test_a_centre_with_too_few_persons_is_named():
+    small = {**CENTRES, **{str(100 + i): "Nowhere" for i in range(2)}}
+    with pytest.raises(DataError, match=r"Nowhere: 2 persons .* too few"):
+        split_persons(list(small), sizes(48, 6, 6), strata=small)
+
+
+def test_data_can_be_for_evaluation_only():
+    assert split_persons(["3", "1", "2"], sizes(0, 0, None)) == {"train": [], "validation": [], "test": ["1", "2", "3"]}
