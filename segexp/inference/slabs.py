@@ -61,13 +61,29 @@ class SlabLogits:
         """Return all logits [B, K, D, H, W] at once."""
         return self.slab(0, self.shape[2])
 
+    def cropped(self, box: tuple[slice, slice, slice]) -> tuple["SlabLogits", tuple[slice, slice, slice]]:
+        """Return the logits of a box that starts and ends at even voxels, and where the box lies in them.
+
+        They have two more voxels on every side where there are some: the upsampling looks at its neighbours.
+        """
+        coarse, features, weight, bias = self.parts
+        wide = [slice(max(side.start - 2, 0), min(side.stop + 2, size))
+                for side, size in zip(box, features.shape[2:], strict=True)]
+        half = tuple(slice(side.start // 2, side.stop // 2) for side in wide)
+        part = SlabLogits(coarse[(..., *half)], features[(..., *wide)], weight, bias)
+        return part, tuple(slice(side.start - whole.start, side.stop - whole.start)
+                           for side, whole in zip(box, wide, strict=True))  # type: ignore[return-value]
+
     @torch.no_grad()
-    def argmax(self) -> Tensor:
-        """Return the class of the largest logit, [B, D, H, W] uint8 (int16 above 256 classes).
+    def argmax(self, box: tuple[slice, slice, slice] | None = None) -> Tensor:
+        """Return the class of the largest logit, [B, D, H, W] uint8 (int16 above 256 classes), whole or of a box.
 
         One plane after the other, classes last, in blocks that stay in the cache: memory traffic, not arithmetic, is
         what the direct way waits for.
         """
+        if box is not None:
+            part, where = self.cropped(box)
+            return part.argmax()[(slice(None), *where)]
         coarse, features, weight, bias = self.parts
         batch, classes, whole, height, width = self.shape
         labels = torch.empty((batch, whole, height, width), dtype=torch.uint8 if classes <= 256 else torch.int16,

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from segexp.errors import ConfigError
 from segexp.inference import SlidingWindow, WholeVolume
+from segexp.inference.slabs import SlabLogits
 from segexp.inference.whole_volume import pad_to_multiple
 from segexp.methods.neuronet import NeuroNet
 
@@ -98,3 +99,46 @@ def test_volumes_smaller_than_a_window(networks):
 def test_wrong_settings_name_the_key(settings, message):
     with pytest.raises(ConfigError, match=message):
         SlidingWindow(**settings)
+
+
+class Given(torch.nn.Module):
+    """A network whose tissues are a block in the middle of the volume, and whose parcels are noise."""
+
+    stride = 2
+
+    def __init__(self, block, shape):
+        super().__init__()
+        self.tissue = torch.zeros(1, 4, *shape)
+        self.tissue[(0, 2, *block)] = 1
+        half = tuple(size // 2 for size in shape)
+        self.parcels = SlabLogits(torch.randn(1, 33, *half), torch.randn(1, 5, *shape), torch.randn(33, 5),
+                                  torch.randn(33))
+
+    def forward(self, image):
+        return {"parcels": self.parcels, "tissue": self.tissue}
+
+
+def test_a_box_is_exact_inside_and_background_outside():
+    shape, block = (24, 20, 16), (slice(9, 15), slice(0, 7), slice(4, 10))
+    network, image = Given(block, shape), torch.zeros(1, 1, *shape)
+    everywhere = WholeVolume()(network, image)["parcels"]
+    labels = WholeVolume(box_above=32, box_margin=3)(network, image)
+    assert list(labels) == ["parcels", "tissue"]
+    box = (slice(6, 18), slice(0, 10), slice(0, 14))  # the block, 3 voxels more, on even borders
+    expected = torch.zeros_like(everywhere)
+    expected[(0, *box)] = everywhere[(0, *box)]
+    assert torch.equal(labels["parcels"], expected) and not torch.equal(expected, everywhere)
+
+
+def test_a_box_without_structures_is_all_background_and_a_lone_target_has_no_box(networks):
+    image = torch.zeros(1, 1, 8, 8, 8)
+    network = Given((slice(0, 0),) * 3, (8, 8, 8))
+    assert not WholeVolume(box_above=32)(network, image)["parcels"].any()
+    image = torch.randn(1, 1, 16, 16, 16)
+    everywhere = WholeVolume()(networks[0], image)
+    assert differing(WholeVolume(box_above=0)(networks[0], image), everywhere) == {"tissue": 0, "parcels": 0}
+
+
+def test_a_senseless_box_is_refused():
+    with pytest.raises(ConfigError, match="box_margin=-1"):
+        WholeVolume(box_margin=-1)

@@ -1,0 +1,104 @@
+"""Tables of runs that are also scored on other data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segexp.cli import main
+from segexp.files import write_json
+from segexp.metrics.scores import write_scores
+from segexp.tables.declaration import read_declaration
+from segexp.tables.measure import Scores, measure
+from segexp.tables.plan import plan
+from tests.tables.conftest import overrides, row
+
+TABLE = """
+title: Here and there
+source: Nobody et al. 2026, Table 1
+runs:
+  tissue: {overrides: [experiment=neuronet/nn_tissue], evaluate: {there: ['data.root=${paths.outputs}/there']}}
+cell: {run: tissue, metric: dice, target: fsl_fast, statistic: mean, digits: 2, spread: true}
+rows:
+  here: {}
+  there: {on: there}
+columns:
+  all: {}
+  second: {structure: b}
+published:
+  here: {all: {mean: 0.9, sd: 0.05}}
+claims:
+  above:
+    text: The structure b is above 0.2 there.
+    kind: bound
+    runs: [tissue]
+    on: there
+    metric: dice
+    target: [fsl_fast]
+    structure: b
+    above: 0.2
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    folder = tmp_path / "conf"
+    (folder / "table").mkdir(parents=True)
+    (folder / "table" / "elsewhere.yaml").write_text(TABLE)
+    return folder
+
+
+def two_structures(values: tuple[float, ...]) -> list[dict]:
+    return [row(f"c{k}", "fsl_fast", value + shift, structure=name)
+            for k, value in enumerate(values) for name, shift in (("a", 0.1), ("b", -0.1))]
+
+
+def planned(conf: Path, tmp_path: Path, *more: str):
+    declaration = read_declaration("elsewhere", [str(conf)])
+    return declaration, plan(declaration, overrides(tmp_path, *more), config_dirs=[str(conf)])
+
+
+def test_cells_read_the_evaluation_one_structure_and_show_the_spread(
+    finished: Callable, conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    finished("nn_tissue", two_structures((0.6, 0.8)), resources={"checkpoint_sha256": "abc"})
+    declaration, items = planned(conf, tmp_path)
+    assert measure(declaration, Scores(items))["there", "all"].reason == "not evaluated on there"
+    evaluation = items[0].evaluations["there"]
+    assert evaluation.changes == (f"data.root={tmp_path}/there",)
+    write_scores(two_structures((0.3, 0.5)), evaluation.scores_file)
+    write_json(evaluation.folder / "evaluation.json", {"checkpoint_sha256": "of other weights"})
+    assert measure(declaration, Scores(items))["there", "all"].value is None
+    write_json(evaluation.folder / "evaluation.json", {"checkpoint_sha256": "abc"})
+    cells = measure(declaration, Scores(items))
+    assert cells["here", "all"].value == pytest.approx(0.7) and cells["here", "all"].sd == pytest.approx(0.1)
+    assert cells["here", "second"].value == pytest.approx(0.6)
+    assert cells["there", "second"].value == pytest.approx(0.3)
+    assert main(["table", "show", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "0.90 (0.05)" in text and "0.70 (0.10)" in text
+    assert main(["table", "check", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 0
+    assert "fails     above" in capsys.readouterr().out  # the lowest case of b has 0.2
+
+
+def test_an_evaluations_own_overrides_go_to_it_alone(conf: Path, tmp_path: Path) -> None:
+    _, items = planned(conf, tmp_path, "on.there.data.root=/elsewhere", "steps=3")
+    assert items[0].evaluations["there"].changes[-1] == "data.root=/elsewhere"
+    assert items[0].config.steps == 3 and items[0].config.data.root != "/elsewhere"
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("on.ther.data.root=/x", "no evaluation 'ther'"),
+])
+def test_an_unknown_evaluation_is_answered_with_the_nearest(conf, tmp_path, capsys, change, message) -> None:
+    assert main(["table", "plan", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path, change)]) == 2
+    found = capsys.readouterr()
+    assert message in found.out + found.err and "there" in found.out + found.err
+
+
+def test_a_cell_of_an_unknown_evaluation_is_refused(conf: Path, tmp_path: Path, capsys) -> None:
+    file = conf / "table" / "elsewhere.yaml"
+    file.write_text(TABLE.replace("there: {on: there}", "there: {on: thera}"))
+    assert main(["table", "plan", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 2
+    found = capsys.readouterr()
+    assert "no evaluation 'thera'" in found.out + found.err
