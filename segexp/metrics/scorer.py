@@ -14,8 +14,9 @@ from segexp.metrics.surface import surface_distances
 if TYPE_CHECKING:
     from segexp.data.labelmap import LabelMap
 
-METRICS = {"dice": "1", "hd95": "mm", "assd": "mm"}
-"""Metric -> unit: Dice coefficient, 95th percentile Hausdorff distance, mean surface distance."""
+METRICS = {"dice": "1", "hd95": "mm", "assd": "mm", "assd_px": "px"}
+"""Metric -> unit: Dice coefficient, 95th percentile Hausdorff distance, mean surface distance in mm and in voxels."""
+MISSING = ("worst", "undefined")
 
 Row = dict[str, Any]
 
@@ -30,16 +31,19 @@ class Scorer:
 
     Rules (design of the scores; Rajchl et al. 2018, released evaluation notebook for Dice): a structure
     absent in both maps is undefined; one absent in only one of them has the worst score: Dice 0, and for
-    distances the diagonal of the image in mm. A target that the reference has and the prediction lacks
-    counts as predicted empty.
+    distances the diagonal of the image in the metric's unit. A target that the reference has and the
+    prediction lacks counts as predicted empty. ``assd_px`` is ``assd`` on voxels of size 1 (Yang et al. 2018).
 
     Args:
         metrics: names out of `METRICS`.
         include_background: also score class 0.
         exclude: target -> structures left out of its rows, by name or by value in the file.
+        missing: what the distance of a structure is that only one map has: ``worst``, or ``undefined`` (its
+            row still says which map misses it, and its Dice is 0 either way).
 
     Raises:
-        ConfigError: for a metric that does not exist (the message names the nearest one) or an empty list.
+        ConfigError: for a metric that does not exist (the message names the nearest one), an empty list, or
+            another ``missing``.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Scorer:
         metrics: Sequence[str] = ("dice",),
         include_background: bool = False,
         exclude: Mapping[str, Sequence[str | int]] | None = None,
+        missing: str = "worst",
     ) -> None:
         self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         if not self.metrics:
@@ -57,7 +62,9 @@ class Scorer:
                     f"metrics.metrics names {name!r}, expected some of {', '.join(METRICS)}"
                     + _nearest_name(name, list(METRICS))
                 )
-        self.include_background = include_background
+        if missing not in MISSING:
+            raise ConfigError(f"metrics.missing={missing}: expected {' or '.join(MISSING)}")
+        self.include_background, self.missing = include_background, missing
         self.exclude = {target: tuple(listed) for target, listed in (exclude or {}).items()}
 
     def __call__(
@@ -127,10 +134,7 @@ class Scorer:
         histogram = joint_histogram(seen_guess, seen_truth, label_map.num_classes)
         overlap = dice_from_histogram(histogram)
         in_guess, in_truth = histogram.sum(0) > 0, histogram.sum(1) > 0
-        distances = {}
-        if set(self.metrics) & {"hd95", "assd"}:
-            distances = surface_distances(guess, truth, chosen, spacing)
-        diagonal = math.hypot(*(size * step for size, step in zip(truth.shape, spacing, strict=True)))
+        distances = self._distances(guess, truth, chosen, spacing)
         rows = []
         for metric in self.metrics:
             for index in chosen:
@@ -138,12 +142,14 @@ class Scorer:
                 if not in_guess[index] and not in_truth[index]:
                     defined, reason = False, "absent in both"
                 elif not in_guess[index] or not in_truth[index]:
-                    value = 0.0 if metric == "dice" else diagonal
+                    defined = metric == "dice" or self.missing == "worst"
+                    if defined:
+                        value = 0.0 if metric == "dice" else diagonal(truth.shape, metric, spacing)
                     reason = "missing in the reference" if in_guess[index] else "missing in the prediction"
                 elif metric == "dice":
                     value = float(overlap[index])
                 else:
-                    value = getattr(distances[index], metric)
+                    value = distances[metric][index]
                 rows.append({
                     "case": case, "group": group,
                     "target": label_map.target, "structure": label_map.names[index],
@@ -151,3 +157,28 @@ class Scorer:
                     "defined": defined, "reason": reason,
                 })
         return rows
+
+    def _distances(
+        self, guess: np.ndarray, truth: np.ndarray, chosen: Sequence[int], spacing: Sequence[float]
+    ) -> dict[str, dict[int, float]]:
+        """Return metric -> structure -> distance, for the distances among the metrics."""
+        found, passes = {}, {}
+        for metric in self.metrics:
+            if metric == "dice":
+                continue
+            step = steps(metric, spacing)
+            if step not in passes:
+                passes[step] = surface_distances(guess, truth, chosen, step)
+            name = metric.removesuffix("_px")
+            found[metric] = {index: getattr(each, name) for index, each in passes[step].items()}
+        return found
+
+
+def steps(metric: str, spacing: Sequence[float]) -> tuple[float, ...]:
+    """Return the voxel size [3] in the unit of a distance."""
+    return (1.0,) * 3 if METRICS[metric] == "px" else tuple(spacing)
+
+
+def diagonal(shape: Sequence[int], metric: str, spacing: Sequence[float]) -> float:
+    """Return the length of the diagonal of an image, in the unit of a distance."""
+    return math.hypot(*(size * step for size, step in zip(shape, steps(metric, spacing), strict=True)))
