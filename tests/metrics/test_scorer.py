@@ -34,7 +34,7 @@ def by_key(rows: list[dict]) -> dict[tuple[str, str, str], dict]:
 
 def test_rows_of_a_perfect_prediction(reference: dict[str, np.ndarray]) -> None:
     rows = Scorer(list(METRICS))(reference, reference, MAPS, SPACING, "case1", "rotated")
-    assert len(rows) == 3 * (3 + 1)
+    assert len(rows) == len(METRICS) * (3 + 1)
     assert all(tuple(row) == COLUMNS and row["case"] == "case1" and row["group"] == "rotated" for row in rows)
     found = by_key(rows)
     for (target, structure, metric), row in found.items():
@@ -97,7 +97,7 @@ def test_background_of_a_map_without_background() -> None:
 
 
 def test_unknown_metric_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'dcie', expected some of dice, hd95, assd; did you mean 'dice'"):
+    with pytest.raises(ConfigError, match=r"'dcie', expected some of dice, hd95, assd, assd_px; did you mean 'dice'"):
         Scorer(["dcie"])
     with pytest.raises(ConfigError, match="empty"):
         Scorer([])
