@@ -16,12 +16,12 @@ Without one of these words: run, show and check.
   segexp table all scale=demo
   segexp table plan neuronet_1 neuronet_2 data.root=/data/ukb trainer=gpu
   segexp table run neuronet_3 seeds=[1,2,3] data.root=/data/ukb trainer=gpu
-  segexp table siamese_1 data.root=/data/wmh on.cain.data.root=/data/cain trainer=gpu
+  segexp table siamese_1 data.root=/data/wmh evaluate.cain.data.root=/data/cain trainer=gpu
 
 NAME is a table of `segexp list table`, or `all`. The overrides go to every run. The table's own keys:
   seeds=[1,2,3]   instead of the declared ones
   slots=2         trainings at the same time (default: one per CPU core, one on a machine with a GPU)
-  on.NAME.KEY=... for the evaluation NAME of a table whose runs are also scored on other data
+  evaluate.NAME.KEY=...  for the evaluation NAME of a table whose runs are also scored on other data
 """
 WORDS = ("plan", "run", "show", "check")
 

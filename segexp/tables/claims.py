@@ -37,7 +37,7 @@ def check_claims(declaration: Declaration, scores: Scores) -> list[Finding]:
 
 def check_claim(name: str, claim: Mapping[str, Any], scores: Scores) -> Finding:
     """Check one claim; a missing run leaves it undecided."""
-    on = claim.get("on")
+    on = claim.get("evaluation")
     missing = {run: scores.missing(run, on) for run in runs_of(claim) if scores.missing(run, on)}
     if missing:
         status, evidence = "undecided", "; ".join(f"{run} is {why}" for run, why in missing.items())
@@ -86,7 +86,7 @@ def compare_runs(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]:
     found, texts = [], []
     for pair in claim["pairs"]:
         metric = pair.get("metric", "dice")
-        left, right = (pooled(scores, pair[side], metric, pair["target"], claim.get("on"), pair.get("structure"))
+        left, right = (pooled(scores, pair[side], metric, pair["target"], claim.get("evaluation"), pair.get("structure"))
                        for side in ("left", "right"))
         difference = paired_difference(left, right, on=("case", "seed"))
         low, high = sorted(SIGN[pair["expect"]] * difference[end] for end in ("low", "high"))
@@ -143,7 +143,7 @@ def bound(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]:
     found, texts = [], []
     for run in claim["runs"]:
         for target in as_list(claim.get("target", "")):
-            rows = pooled(scores, run, claim["metric"], target, claim.get("on"), claim.get("structure"))
+            rows = pooled(scores, run, claim["metric"], target, claim.get("evaluation"), claim.get("structure"))
             values = in_group(rows, claim)["value"]
             if not len(values):
                 continue

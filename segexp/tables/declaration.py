@@ -9,7 +9,7 @@ from typing import Any
 from segexp.errors import ConfigError
 
 KEYS = {"title", "source", "seeds", "runs", "cell", "rows", "columns", "published", "notes", "claims"}
-CELL_KEYS = {"run", "on", "metric", "target", "structure", "statistic", "spread", "factor", "digits"}
+CELL_KEYS = {"run", "evaluation", "metric", "target", "structure", "statistic", "spread", "factor", "digits"}
 RUN_KEYS = {"overrides", "needs", "evaluate"}
 STATISTICS = ("mean", "sd", "min", "max")
 
@@ -25,7 +25,7 @@ class Declaration:
         seeds: seeds of every run.
         runs: run -> ``{"overrides": [...], "needs": [names of runs that come first], "evaluate": {name: [changes]}}``;
             an evaluation scores the finished run again, with these changes of its configuration (other data).
-        cell: settings of every cell: run, on (an evaluation of the run; absent: its own test), metric, target,
+        cell: settings of every cell: run, evaluation (absent: the run's own test), metric, target,
             structure (absent: mean over all), statistic (mean, sd, min, max), spread (a mean shows its sd), factor,
             digits.
         rows: row -> settings that the row changes.
@@ -126,8 +126,8 @@ def _check_cell(file: Path, where: tuple[str, str], cell: Mapping[str, Any], dec
         if cell.get(key) not in known:
             raise ConfigError(f"{file}: cell {where}: {key}={cell.get(key)}{hint(str(cell.get(key)), known)}")
     evaluations = declaration.runs[cell["run"]].get("evaluate", {})
-    if cell.get("on") is not None and cell["on"] not in evaluations:
-        raise ConfigError(f"{file}: cell {where}: run {cell['run']} has no evaluation {cell['on']!r}"
-                          f"{hint(str(cell['on']), list(evaluations))}")
+    if cell.get("evaluation") is not None and cell["evaluation"] not in evaluations:
+        raise ConfigError(f"{file}: cell {where}: run {cell['run']} has no evaluation {cell['evaluation']!r}"
+                          f"{hint(str(cell['evaluation']), list(evaluations))}")
     if "metric" not in cell or "target" not in cell:
         raise ConfigError(f"{file}: cell {where}: metric and target are needed")

@@ -79,7 +79,7 @@ def measure(declaration: Declaration, scores: Scores) -> dict[tuple[str, str], C
 
 def measure_cell(settings: Mapping[str, Any], scores: Scores) -> Cell:
     """Return one cell: the statistic over cases for each seed, then the mean over seeds."""
-    run, on = settings["run"], settings.get("on")
+    run, on = settings["run"], settings.get("evaluation")
     missing = scores.missing(run, on)
     if missing:
         return Cell(None, reason=missing)

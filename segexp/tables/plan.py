@@ -44,7 +44,7 @@ def plan(declaration: Declaration, overrides: Sequence[str] = (), seeds: Sequenc
          config_dirs: Sequence[str] = ()) -> list[Planned]:
     """Compose every run of a table and find what became of it.
 
-    Overrides that begin with ``on.NAME.`` belong to the evaluation NAME (``on.cain.data.root=/data/cain``), all others
+    Overrides that begin with ``evaluate.NAME.`` belong to the evaluation NAME (``evaluate.cain.data.root=/data/cain``), all others
     to every run.
 
     Raises:
@@ -53,7 +53,7 @@ def plan(declaration: Declaration, overrides: Sequence[str] = (), seeds: Sequenc
     from segexp.config import compose
 
     planned = []
-    own = [word for word in overrides if word.startswith("on.")]
+    own = [word for word in overrides if word.startswith("evaluate.")]
     overrides = [word for word in overrides if word not in own]
     _check_evaluations(declaration, own)
     for name in declaration.order():
@@ -79,7 +79,7 @@ def _filled(changes: Sequence[str], config: Any) -> list[str]:
 
 
 def _of_evaluation(name: str, words: Sequence[str]) -> list[str]:
-    return [word.removeprefix(f"on.{name}.") for word in words if word.startswith(f"on.{name}.")]
+    return [word.removeprefix(f"evaluate.{name}.") for word in words if word.startswith(f"evaluate.{name}.")]
 
 
 def _check_evaluations(declaration: Declaration, words: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ runs:
 cell: {run: tissue, metric: dice, target: fsl_fast, statistic: mean, digits: 2, spread: true}
 rows:
   here: {}
-  there: {on: there}
+  there: {evaluation: there}
 columns:
   all: {}
   second: {structure: b}
@@ -32,7 +32,7 @@ claims:
     text: The structure b is above 0.2 there.
     kind: bound
     runs: [tissue]
-    on: there
+    evaluation: there
     metric: dice
     target: [fsl_fast]
     structure: b
@@ -82,13 +82,13 @@ def test_cells_read_the_evaluation_one_structure_and_show_the_spread(
 
 
 def test_an_evaluations_own_overrides_go_to_it_alone(conf: Path, tmp_path: Path) -> None:
-    _, items = planned(conf, tmp_path, "on.there.data.root=/elsewhere", "steps=3")
+    _, items = planned(conf, tmp_path, "evaluate.there.data.root=/elsewhere", "steps=3")
     assert items[0].evaluations["there"].changes[-1] == "data.root=/elsewhere"
     assert items[0].config.steps == 3 and items[0].config.data.root != "/elsewhere"
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ("on.ther.data.root=/x", "no evaluation 'ther'"),
+    ("evaluate.ther.data.root=/x", "no evaluation 'ther'"),
 ])
 def test_an_unknown_evaluation_is_answered_with_the_nearest(conf, tmp_path, capsys, change, message) -> None:
     assert main(["table", "plan", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path, change)]) == 2
@@ -98,7 +98,7 @@ def test_an_unknown_evaluation_is_answered_with_the_nearest(conf, tmp_path, caps
 
 def test_a_cell_of_an_unknown_evaluation_is_refused(conf: Path, tmp_path: Path, capsys) -> None:
     file = conf / "table" / "elsewhere.yaml"
-    file.write_text(TABLE.replace("there: {on: there}", "there: {on: thera}"))
+    file.write_text(TABLE.replace("there: {evaluation: there}", "there: {evaluation: thera}"))
     assert main(["table", "plan", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 2
     found = capsys.readouterr()
     assert "no evaluation 'thera'" in found.out + found.err
