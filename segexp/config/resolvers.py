@@ -19,6 +19,21 @@ def classes(label_maps: Mapping[str, Mapping[int, str]] | None, targets: str | S
     Raises:
         ConfigError: a target has no label map, or nothing is chosen.
     """
+    return {target: len(structures) for target, structures in _chosen(label_maps, targets).items()}
+
+
+def names(label_maps: Mapping[str, Mapping[int, str]] | None,
+          targets: str | Sequence[str] | None) -> dict[str, list[str]]:
+    """``${names:${data.label_maps},${method.targets}}``: the structures of each chosen target, in class order.
+
+    Arguments and errors are those of ``classes``; returns ``{target: [structure of class 0, of class 1, ...]}``.
+    """
+    return {target: [structures[value] for value in sorted(structures)]
+            for target, structures in _chosen(label_maps, targets).items()}
+
+
+def _chosen(label_maps: Mapping[str, Mapping[int, str]] | None,
+            targets: str | Sequence[str] | None) -> dict[str, Mapping[int, str]]:
     chosen = [targets] if isinstance(targets, str) else list(targets or [])
     if not chosen:
         raise ConfigError("method.targets is empty: name at least one target, as in method.targets=[fsl_fast]")
@@ -26,7 +41,7 @@ def classes(label_maps: Mapping[str, Mapping[int, str]] | None, targets: str | S
     for target in chosen:
         if target not in known:
             raise ConfigError(f"method.targets: the data has no label map {target!r}{hint(str(target), known)}")
-    return {target: len(known[target]) for target in chosen}
+    return {target: known[target] for target in chosen}
 
 
 def integers(start: int, stop: int) -> list[int]:
@@ -39,4 +54,5 @@ def register_resolvers() -> None:
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("classes", classes, replace=True)
+    OmegaConf.register_new_resolver("names", names, replace=True)
     OmegaConf.register_new_resolver("range", integers, replace=True)

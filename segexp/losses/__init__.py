@@ -2,5 +2,6 @@
 
 from segexp.losses.cross_entropy import CrossEntropy
 from segexp.losses.dice_cross_entropy import DiceCrossEntropy
+from segexp.losses.weighted_cross_entropy import WeightedCrossEntropy
 
-__all__ = ["CrossEntropy", "DiceCrossEntropy"]
+__all__ = ["CrossEntropy", "DiceCrossEntropy", "WeightedCrossEntropy"]

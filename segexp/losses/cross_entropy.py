@@ -94,11 +94,14 @@ class CrossEntropy(nn.Module):
         return of(0, grid[0], coarse) / voxels
 
 
-def cross_entropy_sum(logits: Logits, labels: Tensor) -> Tensor:
-    """Return the sum over voxels of the cross entropy, in float32; SlabLogits are never made whole."""
+def cross_entropy_sum(logits: Logits, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the sum over voxels of the cross entropy, in float32; SlabLogits are never made whole.
+
+    With ``weight`` [K], every voxel counts as much as its true class.
+    """
 
     def of(part: Tensor, start: int, stop: int) -> Tensor:
-        return F.cross_entropy(part.float(), labels[:, start:stop], ignore_index=IGNORE, reduction="sum")
+        return F.cross_entropy(part.float(), labels[:, start:stop], weight, ignore_index=IGNORE, reduction="sum")
 
     return logits.total(of) if isinstance(logits, SlabLogits) else of(logits, 0, labels.shape[1])
 

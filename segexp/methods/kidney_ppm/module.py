@@ -1,0 +1,15 @@
+"""Automatic segmentation of kidney and renal tumor in CT images based on 3D FCN with pyramid pooling.
+
+Yang et al., ICPR 2018.
+"""
+
+from segexp.methods.segmentation import SegmentationModule
+
+
+class KidneyModule(SegmentationModule):
+    """One network that tells kidney, tumour and background apart inside a region of interest of a CT angiography.
+
+    Nothing differs from the shared module: what the paper proposes is its network (``FCNPPM``), the weights of the
+    cross entropy (eq. 1, ``segexp.losses.WeightedCrossEntropy``), crops drawn around kidney and tumour, and the vote
+    of windows with its clean-up (``segexp.inference.VotedWindows``).
+    """
