@@ -43,7 +43,7 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
     label_maps = label_maps_of(config)
     wanted = chosen(targets, list(label_maps), run.id)
     work = pending(images, wanted, folder, made_by(run, config))
-    say(f"{len(images)} images, {len(images) - len(work)} already there")
+    say(f"{len(images)} image{'s' * (len(images) != 1)}, {len(images) - len(work)} already there")
     bids.describe_dataset(folder, run.id, {target: label_maps[target] for target in wanted}, root)
     problems = {}
     if work:
@@ -162,7 +162,7 @@ def report(problems: Mapping[Path, str], total: int, folder: Path) -> None:
 
     """
     if not problems:
-        say(f"label maps of {total} images in {folder}")
+        say(f"label maps of {total} image{'s' * (total != 1)} in {folder}")
         return
     text = f"{len(problems)} of {total} images could not be used:\n  " + "\n  ".join(problems.values())
     error: type[SegexpError] = DataError if len(problems) == total else PartialError
