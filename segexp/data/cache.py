@@ -3,7 +3,7 @@
 Layout below the cache folder::
 
     volumes/<2 digits>/<key>/{volume.npy, samples.npy (label maps), meta.json}
-    pairs/<key>.json       results that need two volumes (agreement, differing voxels)
+    pairs/<key>.json       results that need several volumes (agreement, differing voxels, regions)
     sources.json           (path, size, times, inode) -> SHA-256, so that unchanged files are not read again
     locks/<2 digits>       one process at a time decodes what falls under these digits
 
@@ -24,17 +24,14 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from nibabel.orientations import ornt2axcodes
-
-from segexp.data import nifti
-from segexp.data.intensity import statistics
+from segexp.data.decoding import decode_image, decode_labels
 from segexp.data.labelmap import LabelMap
-from segexp.data.store import StoredImage, StoredLabels, StoredVolume, class_boxes, draw_samples
+from segexp.data.store import StoredImage, StoredLabels, StoredVolume
 from segexp.errors import DataError, SegexpError
 from segexp.files import write_json
 
@@ -47,10 +44,14 @@ class CacheError(SegexpError):
 
 
 class Cache:
-    """Decoded volumes below ``folder``; made on first use. Threads of one process may share an instance."""
+    """Decoded volumes below ``folder``; made on first use. Threads of one process may share an instance.
 
-    def __init__(self, folder: str | Path) -> None:
+    With ``spacing``, mm along the canonical axes, volumes are kept on a grid of that spacing, see `resampling`.
+    """
+
+    def __init__(self, folder: str | Path, spacing: Sequence[float] | None = None) -> None:
         self.folder = Path(folder)
+        self.spacing = None if spacing is None else tuple(float(size) for size in spacing)
         self.hashes = ContentHashes(self.folder / "sources.json")
         self._failed: dict[str, str] = {}
 
@@ -59,7 +60,7 @@ class Cache:
 
         Raises DataError as `nifti.read` does, CacheError when the cache cannot be written.
         """
-        return self._entry(path, ["image"], _decode_image, StoredImage)
+        return self._entry(path, ["image"], partial(decode_image, spacing=self.spacing), StoredImage)
 
     def labels(self, path: Path, label_map: LabelMap, on_unknown: str = "error") -> StoredLabels:
         """Return the label map of ``path`` as class indices, decoding it when it is not there yet.
@@ -67,24 +68,30 @@ class Cache:
         Raises DataError as `nifti.read_labels` and `LabelMap.encode` do, CacheError as above.
         """
         depends = ["labels", label_map.target, label_map.values, label_map.names, on_unknown]
-        return self._entry(path, depends, lambda *a: _decode_labels(*a, label_map, on_unknown), StoredLabels)
+        decode = partial(decode_labels, label_map=label_map, on_unknown=on_unknown, spacing=self.spacing)
+        return self._entry(path, depends, decode, StoredLabels)
 
     def pair(self, name: str, first: StoredVolume, second: StoredVolume, compute: Callable[[], float]) -> float:
         """Return a number that depends on two volumes, computed once."""
-        key = hashlib.sha256(f"{FORMAT} {name} {first.key} {second.key}".encode()).hexdigest()[:32]
+        return float(self.remember(f"{name} {first.key} {second.key}", compute, name))
+
+    def remember(self, depends: str, compute: Callable[[], Any], name: str = "") -> Any:
+        """Return what ``compute`` makes of everything that ``depends`` names; plain JSON, computed once."""
+        key = hashlib.sha256(f"{FORMAT} {depends}".encode()).hexdigest()[:32]
         path = self.folder / "pairs" / key[:2] / f"{key}.json"
         with contextlib.suppress(OSError, ValueError, KeyError):
-            return float(json.loads(path.read_text())["value"])
+            return json.loads(path.read_text())["value"]
         value = compute()
         with _writing(self.folder):
-            write_json(path, {"name": name, "value": value})
+            write_json(path, {"name": name or depends, "value": value})
         return value
 
     def _entry(self, path: Path, depends: list[Any], decode: Callable[..., dict], kind: type) -> Any:
         content, digest = None, self.hashes.get(path)
         if digest is None:
             content, digest = self.hashes.read(path)
-        key = hashlib.sha256(json.dumps([FORMAT, digest, *depends]).encode()).hexdigest()[:32]
+        grid = [] if self.spacing is None else ["spacing", *self.spacing]
+        key = hashlib.sha256(json.dumps([FORMAT, digest, *depends, *grid]).encode()).hexdigest()[:32]
         if key in self._failed:
             raise DataError(f"{path}: {self._failed[key]}")
         folder = self.folder / "volumes" / key[:2] / key
@@ -206,40 +213,6 @@ def _state(path: Path) -> list[int]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
-
-
-def _decode_image(path: Path, content: bytes, folder: Path) -> dict[str, Any]:
-    """Write the voxels of an image and return what else is known about it."""
-    volume = nifti.read(path, content)
-    array = volume.array
-    if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
-        array = array.astype(np.float32)
-    np.save(folder / "volume.npy", array)
-    return _meta(volume, array) | statistics(array)
-
-
-def _decode_labels(
-    path: Path, content: bytes, folder: Path, label_map: LabelMap, on_unknown: str
-) -> dict[str, Any]:
-    """Write the class indices of a label map and return what else is known about it."""
-    volume = nifti.read_labels(path, content)
-    classes = label_map.encode(volume.array, path, on_unknown)
-    unknown = label_map.unknown(volume.array) if on_unknown == "background" else {}
-    counts = np.bincount(classes.reshape(-1), minlength=label_map.num_classes)
-    boxes = class_boxes(classes, label_map.num_classes)
-    np.save(folder / "volume.npy", classes)
-    np.save(folder / "samples.npy", draw_samples(classes, counts, boxes))
-    return _meta(volume, classes) | {
-        "counts": counts.tolist(), "boxes": boxes, "unknown": sorted(unknown.items()),
-    }
-
-
-def _meta(volume: nifti.Volume, array: np.ndarray) -> dict[str, Any]:
-    return {
-        "shape": list(array.shape), "dtype": array.dtype.str, "affine": volume.affine.tolist(),
-        "spacing": list(volume.spacing), "orientation": "".join(ornt2axcodes(volume.source.orientation)),
-        "warning": volume.source.warning,
-    }
 
 
 def _open(folder: Path, key: str, kind: type) -> Any:

@@ -42,11 +42,15 @@ class StoredVolume:
         Every call maps the file anew: when the result is dropped, so are the pages that were read through it, and a
         process stays as small as one crop however many cases it draws from.
         """
+        return self._mapped(self.shape)
+
+    def _mapped(self, shape: Triple) -> np.ndarray:
+        """Map the file, which holds an array of ``shape``."""
         path = self.folder / "volume.npy"
         try:
             size = path.stat().st_size
-            offset = size - int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-            return np.asarray(np.memmap(path, self.dtype, "r", offset, self.shape))
+            offset = size - int(np.prod(shape)) * np.dtype(self.dtype).itemsize
+            return np.asarray(np.memmap(path, self.dtype, "r", offset, shape))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: this cache file is gone or cut off; start again to rebuild it") from error
 
@@ -63,7 +67,7 @@ class StoredImage(StoredVolume):
 
     def crop(self, start: Triple, size: Triple) -> np.ndarray:
         """Return voxels ``start`` .. ``start + size`` as the intensity makes them, float32, also outside the volume."""
-        inside, place = _overlap(start, size, self.shape)
+        inside, place = overlap(start, size, self.shape)
         if inside is None:
             return np.full(size, self.intensity.outside(self), np.float32)
         part = self.intensity(self.array()[inside], self)
@@ -178,7 +182,7 @@ def class_boxes(classes: np.ndarray, num_classes: int) -> list[tuple[Triple, Tri
     return [None if box is None else (tuple(s.start for s in box), tuple(s.stop - 1 for s in box)) for box in found]
 
 
-def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[tuple[slice, ...] | None, tuple[slice, ...]]:
+def overlap(start: Triple, size: Triple, shape: Triple) -> tuple[tuple[slice, ...] | None, tuple[slice, ...]]:
     """Return where a window lies in the volume and where that part lies in the window; None where they are apart."""
     low = [max(a, 0) for a in start]
     high = [min(a + n, m) for a, n, m in zip(start, size, shape, strict=True)]
@@ -189,7 +193,7 @@ def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[tuple[slice, .
 
 
 def _crop_classes(array: np.ndarray, start: Triple, size: Triple, table: np.ndarray | None) -> np.ndarray:
-    inside, place = _overlap(start, size, array.shape)
+    inside, place = overlap(start, size, array.shape)
     if inside is None:
         return np.full(size, IGNORE, np.int64)
     part = array[inside] if table is None else np.take(table, array[inside])
