@@ -64,41 +64,53 @@ def at_scale(claim: Mapping[str, Any], scores: Scores) -> bool:
 
 
 def published_says(claim: Mapping[str, Any]) -> str:
-    """Return whether the paper's numbers have the claimed order: ``published: {name of the pair: [left, right]}``."""
-    if "published" not in claim:
-        return ""
+    """Return whether the paper's numbers have the claimed order.
+
+    They stand as ``published: [left, right]`` in a pair, or as ``published: {name of the pair: ...}`` in the claim.
+    """
     said = []
-    for pair in claim["pairs"]:
-        if name_of(pair) not in claim["published"]:
-            continue
-        left, right = claim["published"][name_of(pair)]
-        word = "equal" if left == right else "holds" if (left - right) * SIGN[pair["expect"]] > 0 else "fails"
-        said.append(f"{name_of(pair)} {left} against {right} ({word})")
+    for pair, name in zip(claim.get("pairs", ()), names_of(claim), strict=True):
+        values = pair.get("published") or claim.get("published", {}).get(name)
+        if values:
+            left, right = values
+            word = "equal" if left == right else judged(left - right, left - right, pair)
+            said.append(f"{name} {left} against {right} ({word})")
     return "; ".join(said)
 
 
 def compare_runs(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]:
-    """Per target, the paired differences of two runs over the cases must have the expected sign.
+    """Per pair, the differences of two runs over the cases must have the expected sign, or be small.
 
-    Holds when every interval of the mean difference lies on the expected side, fails when one lies on the other,
-    else undecided.
+    Holds when every interval of the mean difference lies on the expected side (``expect: higher`` or ``lower``) or
+    within ``within`` of zero (``expect: similar``), fails when one lies wholly elsewhere, else undecided.
     """
     found, texts = [], []
-    for pair in claim["pairs"]:
+    for pair, name in zip(claim["pairs"], names_of(claim), strict=True):
         metric = pair.get("metric", "dice")
         left, right = (pooled(scores, pair[side], metric, pair["target"], claim.get("evaluation"), pair.get("structure"))
                        for side in ("left", "right"))
         difference = paired_difference(left, right, on=("case", "seed"))
-        low, high = sorted(SIGN[pair["expect"]] * difference[end] for end in ("low", "high"))
-        found.append("holds" if low > 0 else "fails" if high < 0 else "undecided")
-        texts.append(f"{name_of(pair)} {difference['mean']:+.3f} [{difference['low']:+.3f}, "
+        found.append(judged(difference["low"], difference["high"], pair))
+        texts.append(f"{name} {difference['mean']:+.3f} [{difference['low']:+.3f}, "
                      f"{difference['high']:+.3f}] ({found[-1]})")
     return verdict(found), "; ".join(texts) + f"; {len(left)} cases"
 
 
-def name_of(pair: Mapping[str, Any]) -> str:
-    """Return what a pair compares: its target, or the metric of a structure where it names them."""
-    return " ".join(filter(None, (pair.get("structure") or pair["target"], pair.get("metric", ""))))
+def judged(low: float, high: float, pair: Mapping[str, Any]) -> str:
+    """Return what an interval of the difference left - right says about what is expected of it."""
+    if pair["expect"] == "similar":
+        low, high = pair["within"] - max(abs(low), abs(high)), pair["within"] - max(low, -high)
+    else:
+        low, high = sorted(SIGN[pair["expect"]] * end for end in (low, high))
+    return "holds" if low > 0 else "fails" if high < 0 else "undecided"
+
+
+def names_of(claim: Mapping[str, Any]) -> list[str]:
+    """Return what every pair compares: its target or structure and metric, and with what where that is not enough."""
+    pairs = claim.get("pairs", ())
+    names = [" ".join(filter(None, (pair.get("structure") or pair["target"], pair.get("metric", "")))) for pair in pairs]
+    return [f"{name} than {pair['right']}" if names.count(name) > 1 else name
+            for name, pair in zip(names, pairs, strict=True)]
 
 
 def verdict(found: list[str]) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 from segexp.errors import ConfigError
 
-KEYS = {"title", "source", "seeds", "runs", "cell", "rows", "columns", "published", "notes", "claims"}
-CELL_KEYS = {"run", "evaluation", "metric", "target", "structure", "statistic", "spread", "factor", "digits"}
+KEYS = {"title", "source", "seeds", "runs", "cell", "rows", "columns", "published", "notes", "claims",
+        "figures"}
+CELL_KEYS = {"run", "evaluation", "metric", "target", "structure", "statistic", "spread", "factor", "digits",
+             "reason"}
 RUN_KEYS = {"overrides", "needs", "evaluate"}
 STATISTICS = ("mean", "sd", "min", "max")
 
@@ -27,13 +29,14 @@ class Declaration:
             an evaluation scores the finished run again, with these changes of its configuration (other data).
         cell: settings of every cell: run, evaluation (absent: the run's own test), metric, target,
             structure (absent: mean over all), statistic (mean, sd, min, max), spread (a mean shows its sd), factor,
-            digits.
+            digits. A cell without a run (``run: null``) only shows what is published, and the reason for that.
         rows: row -> settings that the row changes.
         columns: column -> settings that the column changes.
         published: row -> column -> the paper's value: a number, ``{mean, sd}``, several that contradict each other, or
             a text.
         notes: sentences below the table.
         claims: claim -> its check (see ``segexp.tables.claims``).
+        figures: figure -> how it is drawn (see ``segexp.tables.figures``).
     """
 
     name: str
@@ -47,6 +50,7 @@ class Declaration:
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cells(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return (row, column) -> settings of the cell."""
@@ -122,6 +126,10 @@ def _check_cell(file: Path, where: tuple[str, str], cell: Mapping[str, Any], dec
     for key in cell:
         if key not in CELL_KEYS:
             raise ConfigError(f"{file}: cell {where}: unknown key {key!r}{hint(key, sorted(CELL_KEYS))}")
+    if cell.get("run", "") is None:
+        if "reason" not in cell:
+            raise ConfigError(f"{file}: cell {where} has no run; `reason` must say why nothing is measured")
+        return
     for key, known in (("run", list(declaration.runs)), ("statistic", list(STATISTICS))):
         if cell.get(key) not in known:
             raise ConfigError(f"{file}: cell {where}: {key}={cell.get(key)}{hint(str(cell.get(key)), known)}")

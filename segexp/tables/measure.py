@@ -80,6 +80,8 @@ def measure(declaration: Declaration, scores: Scores) -> dict[tuple[str, str], C
 def measure_cell(settings: Mapping[str, Any], scores: Scores) -> Cell:
     """Return one cell: the statistic over cases for each seed, then the mean over seeds."""
     run, on = settings["run"], settings.get("evaluation")
+    if run is None:
+        return Cell(None, reason=settings["reason"])
     missing = scores.missing(run, on)
     if missing:
         return Cell(None, reason=missing)

@@ -8,6 +8,7 @@ import pytest
 from segexp.cli import main
 from segexp.files import write_json
 from segexp.metrics.scores import write_scores
+from segexp.tables.claims import judged, names_of, published_says
 from segexp.tables.declaration import read_declaration
 from segexp.tables.measure import Scores, measure
 from segexp.tables.plan import plan
@@ -102,3 +103,31 @@ def test_a_cell_of_an_unknown_evaluation_is_refused(conf: Path, tmp_path: Path, 
     assert main(["table", "plan", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 2
     found = capsys.readouterr()
     assert "no evaluation 'thera'" in found.out + found.err
+
+
+@pytest.mark.parametrize(("low", "high", "pair", "expected"), [
+    (0.1, 0.2, {"expect": "higher"}, "holds"), (-0.2, -0.1, {"expect": "higher"}, "fails"),
+    (-0.1, 0.2, {"expect": "lower"}, "undecided"), (-0.2, -0.1, {"expect": "lower"}, "holds"),
+    (-0.02, 0.04, {"expect": "similar", "within": 0.05}, "holds"),
+    (-0.02, 0.06, {"expect": "similar", "within": 0.05}, "undecided"),
+    (0.06, 0.2, {"expect": "similar", "within": 0.05}, "fails"),
+    (-0.3, -0.07, {"expect": "similar", "within": 0.05}, "fails"),
+])
+def test_intervals_are_judged_by_what_is_expected(low, high, pair, expected) -> None:
+    assert judged(low, high, pair) == expected
+
+
+def test_pairs_of_one_target_are_told_apart_and_carry_their_own_published_values() -> None:
+    pairs = [{"left": "a", "right": right, "target": "wmh", "metric": "avd", "expect": "lower", "published": values}
+             for right, values in (("b", [1, 2]), ("c", [3, 2]))]
+    assert names_of({"pairs": pairs}) == ["wmh avd than b", "wmh avd than c"]
+    assert published_says({"pairs": pairs}) == "wmh avd than b 1 against 2 (holds); wmh avd than c 3 against 2 (fails)"
+
+
+def test_a_row_without_a_run_shows_what_is_published_and_why(conf: Path, tmp_path: Path, capsys) -> None:
+    text = TABLE.replace("columns:\n", "  best: {run: null, reason: not ours}\ncolumns:\n")
+    text = text.replace("published:\n", "published:\n  best: {all: 0.99}\n")
+    (conf / "table" / "elsewhere.yaml").write_text(text)
+    assert main(["table", "show", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "0.99" in shown and "not ours" in shown
