@@ -7,10 +7,14 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segexp.data.nifti import affine_hash
 from segexp.data.store import Labels, StoredImage
 from segexp.files import write_text
+
+if TYPE_CHECKING:
+    from segexp.data.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Case:
 
     ``targets`` holds the chosen label maps that the case has, ``truth`` the true ones (phantoms only). ``group`` tells
     kinds of cases apart in the scores ("" where the data set has none); ``suspected`` says that two tools disagree so
-    much that one of them probably failed.
+    much that one of them probably failed; ``placement`` where the case lies in the scan that it was cut from.
     """
 
     id: str
@@ -45,6 +49,7 @@ class Case:
     group: str = ""
     suspected: bool = False
     truth: Mapping[str, Labels] = field(default_factory=dict)
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True)

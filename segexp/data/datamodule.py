@@ -36,7 +36,7 @@ class SegmentationDataModule(pl.LightningDataModule):
     Batches, with B batch, D/H/W depth/height/width: ``image`` float32 [B, 1, D, H, W], scaled by the intensity;
     ``target`` name -> class indices [B, D, H, W], int64 and IGNORE where nothing is known in crops, uint8 in whole
     cases; ``case`` ids. Samplings of slices have no D. Whole cases also have ``spacing`` (mm), ``group``, ``path``, and
-    ``truth`` name -> uint8 [1, D, H, W] where the data set has it.
+    ``truth`` name -> uint8 [1, D, H, W] where the data set has it, ``placement`` where cases are cut from larger scans.
 
     Args:
         label_maps: target -> {file value: structure}, all of the data set.
@@ -142,8 +142,7 @@ class SegmentationDataModule(pl.LightningDataModule):
             return
         manifest = self._manifest or self.check_usable(self.examine())
         usable = [report.case for report in manifest.reports if report.case is not None]
-        strata = {case.person: case.group for case in usable} if self.strata else None
-        dealt = split_persons([case.person for case in usable], self.split, self.train_size, strata, self.split_seed)
+        dealt = self.deal(usable)
         where = {person: name for name in SPLITS for person in dealt[name]}
         cases: dict[str, list[Case]] = {name: [] for name in SPLITS}
         for case in usable:
@@ -157,6 +156,11 @@ class SegmentationDataModule(pl.LightningDataModule):
             cases[name] = [self.with_truth(case) for case in cases[name]]
         self.cache.hashes.save()
         self._cases = cases
+
+    def deal(self, usable: Sequence[Case]) -> dict[str, list[str]]:
+        """Return split -> persons of the usable cases."""
+        strata = {case.person: case.group for case in usable} if self.strata else None
+        return split_persons([case.person for case in usable], self.split, self.train_size, strata, self.split_seed)
 
     def check_usable(self, manifest: Manifest) -> Manifest:
         """Return the manifest; DataError with the reasons when it has no usable case."""
@@ -250,6 +254,8 @@ class WholeCases(Dataset):
         }
         if case.truth:
             batch["truth"] = {name: torch.from_numpy(labels.whole())[None] for name, labels in case.truth.items()}
+        if case.placement is not None:
+            batch["placement"] = [case.placement]
         return batch
 
 

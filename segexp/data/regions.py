@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from segexp.data.kidneys import SIDES, Kidney, middle_of_body, side_of
+from segexp.data.kidneys import SIDES, Kidney, side_of
 from segexp.data.store import Triple
 from segexp.errors import ConfigError, DataError
 
@@ -42,34 +41,30 @@ class Region:
 class Scan:
     """A CT as a provider of regions sees it.
 
-    ``voxels`` [D, H, W] in HU; ``kidneys`` per side, None where nothing is labelled; ``zoom``: voxels here per voxel
-    of the file, per axis, when it was resampled.
+    ``voxels`` [D, H, W] in HU; ``middle`` of the body along D; ``kidneys`` per side, None where there are no labels;
+    ``zoom``: voxels here per voxel of the file, per axis, when it was resampled.
     """
 
     id: str
     voxels: np.ndarray
     spacing: tuple[float, float, float]
+    middle: float
     kidneys: Sequence[Kidney] | None = None
     root: Path | None = None
     zoom: Sequence[float] = (1.0, 1.0, 1.0)
-    middle: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "middle", middle_of_body(self.voxels, self.spacing))
 
 
 class RegionProvider(Protocol):
     """Finds the regions of a CT.
 
     ``every_kidney``: whether every kidney with a tumour is a case of its own, or only the one per patient with the
-    largest. ``key`` names what its regions depend on besides the CT and its labels.
+    largest. ``frame``: how it lays windows; None where they are given. ``key`` names everything but the CT that its
+    regions depend on, where finding them takes long enough to be kept; else it is empty.
     """
 
     every_kidney: bool
-
-    @property
-    def key(self) -> str:
-        """Everything else that the regions depend on."""
+    frame: Frame | None
+    key: str
 
     def boxes(self, scan: Scan) -> list[Region]:
         """Return the regions of a CT."""
@@ -130,20 +125,19 @@ def placed(start: int, edge: int, length: int) -> int:
 class LabelRegions:
     """Regions from the labels: every side that has a tumour. This is the truth, so scores are those of given regions.
 
+    A patient's regions keep to the paper, where every region is of another patient, unless ``every_kidney``.
+
     Args:
         unit, size, margin_mm: see `Frame`.
-        every_kidney: False: one case per patient, the kidney with the largest tumour, as in the paper.
+        every_kidney: False: one case per patient, the kidney with the largest tumour.
 
     """
+
+    key = ""
 
     def __init__(self, unit: str = "px", size: float = 150, margin_mm: float = 20.0,
                  every_kidney: bool = False) -> None:
         self.frame, self.every_kidney = Frame(unit, size, margin_mm), every_kidney
-
-    @property
-    def key(self) -> str:
-        """Everything else that the regions depend on."""
-        return f"label {self.frame}"
 
     def boxes(self, scan: Scan) -> list[Region]:
         """Return one region per side with a tumour."""
@@ -162,14 +156,12 @@ class PrecomputedRegions:
     """
 
     every_kidney = True
+    frame = None
+    key = ""
 
     def __init__(self, file: str | Path = "rois.json") -> None:
         self.file = Path(file)
-
-    @property
-    def key(self) -> str:
-        """Nothing: see `boxes`, whose results are not kept."""
-        return ""
+        self.known: dict[Path, dict[str, list]] = {}
 
     def boxes(self, scan: Scan) -> list[Region]:
         """Return the regions of the case in the file, each on the side of the body where its middle lies.
@@ -177,7 +169,9 @@ class PrecomputedRegions:
         Raises DataError: no such file, no entry, or one that cannot be read.
         """
         path = (scan.root or Path()) / self.file
-        entries = read_regions(path).get(scan.id)
+        if path not in self.known:
+            self.known[path] = read_regions(path)
+        entries = self.known[path].get(scan.id)
         if not entries:
             raise DataError(f"{path}: no region for {scan.id}")
         found = []
@@ -199,7 +193,6 @@ class PrecomputedRegions:
         return found
 
 
-@cache
 def read_regions(path: Path) -> dict[str, list]:
     """Return the content of a file of regions; DataError when it cannot be read."""
     try:
