@@ -86,9 +86,8 @@ def compare_runs(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]:
     """
     found, texts = [], []
     for pair, name in zip(claim["pairs"], names_of(claim), strict=True):
-        metric = pair.get("metric", "dice")
-        left, right = (pooled(scores, pair[side], metric, pair["target"], claim.get("evaluation"), pair.get("structure"))
-                       for side in ("left", "right"))
+        what = (pair.get("metric", "dice"), pair["target"], claim.get("evaluation"), pair.get("structure"))
+        left, right = (pooled(scores, pair[side], *what) for side in ("left", "right"))
         difference = paired_difference(left, right, on=("case", "seed"))
         found.append(judged(difference["low"], difference["high"], pair))
         texts.append(f"{name} {difference['mean']:+.3f} [{difference['low']:+.3f}, "
@@ -108,7 +107,7 @@ def judged(low: float, high: float, pair: Mapping[str, Any]) -> str:
 def names_of(claim: Mapping[str, Any]) -> list[str]:
     """Return what every pair compares: its target or structure and metric, and with what where that is not enough."""
     pairs = claim.get("pairs", ())
-    names = [" ".join(filter(None, (pair.get("structure") or pair["target"], pair.get("metric", "")))) for pair in pairs]
+    names = [f"{pair.get('structure') or pair['target']} {pair.get('metric', '')}".strip() for pair in pairs]
     return [f"{name} than {pair['right']}" if names.count(name) > 1 else name
             for name, pair in zip(names, pairs, strict=True)]
 
