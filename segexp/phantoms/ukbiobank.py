@@ -4,13 +4,10 @@ Every subject is a pure function of (seed, index): written again, in parallel or
 """
 
 import csv
-import gzip
 import io
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from segexp.console import say, track
+from segexp.console import say
 from segexp.errors import ConfigError
 from segexp.files import write_json, write_text
 from segexp.phantoms import tools
 from segexp.phantoms.anatomy import anatomical_head, find_maps
 from segexp.phantoms.head import PROFILES, ellipsoid_head
+from segexp.phantoms.tree import claim, compressed, place, write_all
 
 FORMAT = 1  # raised when the same settings would write other bytes
 FIRST_EID = 9000001
@@ -107,33 +105,16 @@ def write(output: str | Path, *, subjects: int, broken: int = 0, seed: int = 42,
                         str(Path(anatomy).resolve()) if anatomy else None)
     maps = find_maps(anatomy) if anatomy else []
     root = output / layout
-    claim(root, settings)
+    claim(root, "segexp head", FORMAT, asdict(settings))
     everyone = range(subjects + broken)
     missing = [index for index in everyone if not (output / "truth" / ".written" / settings.name(index)).exists()]
     if not missing:
         say(f"already there: {subjects} subjects and {broken} broken ones in {root}")
     else:
         jobs = [(output, settings, index, maps) for index in missing]
-        with ProcessPoolExecutor(max(1, min(processes, len(jobs)))) as pool:
-            for _ in track(pool.map(write_subject, jobs), "writing heads", len(jobs)):
-                pass
+        write_all(write_subject, jobs, processes, "writing heads")
     write_manifest(output / "truth", settings)
     return root
-
-
-def claim(root: Path, settings: Settings) -> None:
-    """Write phantom.json, which says that the tree is synthetic, or compare with the one that is there."""
-    file = root / "phantom.json"
-    content = json.loads(json.dumps({"phantom": "segexp head", "format": FORMAT, **asdict(settings)}))
-    if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        other = [key for key in content if there.get(key) != content[key]]
-        if other:
-            differences = ", ".join(f"{key}: {there.get(key)} there, {content[key]} asked for" for key in other)
-            raise ConfigError(f"{root} holds a phantom with other settings ({differences}); choose another output= or "
-                              "remove the folder")
-        return
-    write_json(file, content)
 
 
 def write_subject(job: tuple[Path, Settings, int, list[Path]]) -> None:
@@ -160,28 +141,19 @@ def write_subject(job: tuple[Path, Settings, int, list[Path]]) -> None:
     name, defect = settings.name(index), settings.defect(index)
     places = FLAT | DERIVED if settings.layout == "flat" else BULK
     main = {places[key]: volume for key, volume in volumes.items() if key in places}
-    into(output / settings.layout / name, main, head.spacing, lambda folder: spoil(folder, defect, places))
+    derived = {DERIVED[key]: volumes[key] for key in DERIVED}
+    place(output / settings.layout / name, files(main, head.spacing), lambda folder: spoil(folder, defect, places))
     if settings.layout == "bulk":
-        into(output / "derived" / name, {DERIVED[key]: volumes[key] for key in DERIVED}, head.spacing)
-    into(output / "truth" / name, {f"{key}.nii.gz": volume for key, volume in truth.items()}, head.spacing)
+        place(output / "derived" / name, files(derived, head.spacing))
+    place(output / "truth" / name, files({f"{key}.nii.gz": volume for key, volume in truth.items()}, head.spacing))
     failed = [tool for tool, bad in (("spm_tissue", failed_spm), ("fsl_first", failed_first)) if bad]
     write_json(output / "truth" / ".written" / name,
                {"case": name, "rotated": int(rotated), "failed_tools": " ".join(failed), "broken": defect})
 
 
-def into(folder: Path, volumes: Mapping[str, np.ndarray], spacing: float,
-         afterwards: Callable[[Path], None] = lambda folder: None) -> None:
-    """Write a subject's folder beside its place and move it there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing") as temporary:
-        beside = Path(temporary) / folder.name
-        for path, volume in volumes.items():
-            (beside / path).parent.mkdir(parents=True, exist_ok=True)
-            (beside / path).write_bytes(nifti_bytes(volume, spacing))
-        afterwards(beside)
-        if folder.exists():  # left by a writer that was killed before its mark
-            shutil.rmtree(folder)
-        beside.rename(folder)
+def files(volumes: Mapping[str, np.ndarray], spacing: float) -> dict[str, bytes]:
+    """Return the content of a folder's files."""
+    return {path: nifti_bytes(volume, spacing) for path, volume in volumes.items()}
 
 
 def nifti_bytes(volume: np.ndarray, spacing: float) -> bytes:
@@ -190,10 +162,7 @@ def nifti_bytes(volume: np.ndarray, spacing: float) -> bytes:
     affine = np.array([[-spacing, 0, 0, half[0]], [0, spacing, 0, -half[1]], [0, 0, spacing, -half[2]], [0, 0, 0, 1]])
     image = nib.Nifti1Image(np.ascontiguousarray(volume[::-1]), affine)
     image.header.set_xyzt_units("mm")
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0, compresslevel=3) as file:
-        file.write(image.to_bytes())
-    return buffer.getvalue()
+    return compressed(image.to_bytes())
 
 
 def spoil(folder: Path, defect: str, places: Mapping[str, str]) -> None:
