@@ -24,7 +24,7 @@ help:
 
 demo: .venv/installed
 	$(BIN)/segexp phantom data=ukbiobank scale=demo
-	$(BIN)/segexp table all scale=demo
+	$(BIN)/segexp table 'neuronet_*' scale=demo
 	@echo "the tables are below outputs/tables, the runs below outputs/runs; next: $(BIN)/segexp --help"
 
 test: .venv/installed

@@ -13,12 +13,12 @@ usage: segexp table [plan|run|show|check] NAME ... [KEY=VALUE ...]
 Without one of these words: run, show and check.
 
   segexp table neuronet_3 scale=demo
-  segexp table all scale=demo
+  segexp table 'neuronet_*' scale=demo
   segexp table plan neuronet_1 neuronet_2 data.root=/data/ukb trainer=gpu
   segexp table run neuronet_3 seeds=[1,2,3] data.root=/data/ukb trainer=gpu
   segexp table siamese_1 data.root=/data/wmh evaluate.cain.data.root=/data/cain trainer=gpu
 
-NAME is a table of `segexp list table`, or `all`. The overrides go to every run. The table's own keys:
+NAME is a table of `segexp list table`, a pattern of such names, or `all`. The overrides go to every run. The table's own keys:
   seeds=[1,2,3]   instead of the declared ones
   slots=2         trainings at the same time (default: one per CPU core, one on a machine with a GPU)
   evaluate.NAME.KEY=...  for the evaluation NAME of a table whose runs are also scored on other data
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     actions = [words.pop(0)] if words and words[0] in WORDS else ["run", "show", "check"]
     if not words:
         raise ConfigError("name a table, or `all`; `segexp list table` shows them")
-    names = table_names(flags.config_dirs) if words == ["all"] else words
+    names = named(words, table_names(flags.config_dirs))
     own, overrides = {}, []
     for word in (word for word in flags.overrides if "=" in word):
         key, _, value = word.partition("=")
@@ -57,6 +57,26 @@ def run(arguments: list[str]) -> int:
         codes += [{"plan": print_plan, "show": show, "check": check}[action](declaration, planned)
                   for action in actions if action != "run"]
     return max(codes, default=0)
+
+
+def named(words: list[str], known: list[str]) -> list[str]:
+    """Return the tables that the words name, each once: a name, a pattern such as ``neuronet_*``, or ``all``.
+
+    Raises:
+        ConfigError: a pattern fits none.
+    """
+    from fnmatch import fnmatch
+
+    from segexp.errors import ConfigError
+
+    names: dict[str, None] = {}
+    for word in words:
+        pattern = "*" if word == "all" else word
+        found = [name for name in known if fnmatch(name, pattern)] if "*" in pattern else [word]
+        if not found:
+            raise ConfigError(f"no table fits {word}; there are {', '.join(known)}")
+        names.update(dict.fromkeys(found))
+    return list(names)
 
 
 def integers(key: str, value: str) -> list[int]:

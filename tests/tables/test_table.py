@@ -213,3 +213,11 @@ def test_cells_without_runs_are_measured_as_missing(tmp_path: Path) -> None:
     declaration = read_declaration("neuronet_3")
     measured = measure(declaration, Scores(plan(declaration, overrides(tmp_path))))
     assert all(cell.value is None and cell.reason == "missing" for cell in measured.values())
+
+
+def test_patterns_name_several_tables_each_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert show(tmp_path, "plan", "neuronet_[23]*", "neuronet_2") == 0
+    said = capsys.readouterr().out
+    assert said.count("neuronet_2:") == 1 and said.count("neuronet_3:") == 1 and "neuronet_1:" not in said
+    assert show(tmp_path, "plan", "nothing_*") == 2
+    assert "no table fits nothing_*" in capsys.readouterr().err
