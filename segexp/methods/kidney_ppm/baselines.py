@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segexp.errors import ConfigError, DataError
-from segexp.methods.kidney_ppm.layers import BatchNorm2d, by_target, crop_to, pad_high
+from segexp.methods.kidney_ppm.layers import BatchNorm2d, by_target, crop_to, pad_high, total
 
 
 class Baseline(nn.Module):
@@ -20,17 +20,12 @@ class Baseline(nn.Module):
         targets: target -> number of classes K, background included.
         multiple: what sizes are padded to by repeating the far edge; the logits are cut back.
         least: the smallest size the network takes.
-
-    Raises:
-        ConfigError: no target.
     """
 
     stride = 1  # what sizes must be multiples of: the network pads by itself
 
     def __init__(self, network: nn.Module, targets: Mapping[str, int], multiple: int = 1, least: int = 1) -> None:
         super().__init__()
-        if not targets:
-            raise ConfigError("network.targets is empty; name at least one target in method.targets")
         self.network, self.targets = network, dict(targets)
         self.multiple, self.least = multiple, least
 
@@ -70,7 +65,7 @@ class UNet3D(Baseline):
             raise ConfigError(f"network.features={list(features)}: expected six channel counts, one per resolution and "
                               "one for the last up-sampling")
         with redirect_stdout(StringIO()):  # it prints its features
-            network = BasicUNet(3, 1, sum(targets.values()), tuple(features), act=activation, norm=norm)
+            network = BasicUNet(3, 1, total(targets), tuple(features), act=activation, norm=norm)
         super().__init__(network, targets, least=32)
 
 
@@ -93,7 +88,7 @@ class DynUNet(Baseline):
         if len(features) < 3:
             raise ConfigError(f"network.features={list(features)}: expected at least three resolutions")
         halvings = len(features) - 1
-        network = MonaiDynUNet(3, 1, sum(targets.values()), kernel_size=[3] * len(features),
+        network = MonaiDynUNet(3, 1, total(targets), kernel_size=[3] * len(features),
                                strides=[1] + [2] * halvings, upsample_kernel_size=[2] * halvings,
                                filters=list(features), norm_name=(norm, {"affine": True}))
         # Two voxels per axis at the coarsest resolution: instance normalisation needs more than one.
@@ -125,7 +120,7 @@ class PSPNet2D(Baseline):
         if len(layers) != 4 or chunk < 0:
             raise ConfigError(f"network.layers={list(layers)}, network.chunk={chunk}: expected four numbers of blocks, "
                               "and slices from 0 (all at once) on")
-        network = PSPNet(sum(targets.values()), layers, width, bins, branch, head, dropout)
+        network = PSPNet(total(targets), layers, width, bins, branch, head, dropout)
         super().__init__(SliceBySlice(network, chunk), targets)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segexp.errors import ConfigError
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # In place: neither a normalisation nor a convolution needs its own result for the backward pass.
     "relu": lambda: nn.ReLU(inplace=True),
@@ -37,7 +39,8 @@ class BatchNorm3d(_LoneValues, nn.BatchNorm3d):
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": BatchNorm3d,
-    "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
+    # At least two channels per group, so that even a single voxel has a variance.
+    "group": lambda channels: nn.GroupNorm(math.gcd(8, channels // 2, channels), channels),
 }
 
 
@@ -82,6 +85,22 @@ class Layer(nn.Module):
                         convolution.padding, convolution.dilation)
 
 
+class MaxPool(nn.MaxPool3d):
+    """Maximum over 2^3 voxels of features with even sizes."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, D, H, W] -> [B, C, D / 2, H / 2, W / 2]."""
+        if features.requires_grad or features.device.type != "cpu":
+            return super().forward(features)
+        # torch's kernel looks for places too, voxel by voxel; three maxima of whole rows are several times faster.
+        for axis in (2, 3, 4):
+            features = torch.maximum(*features.unflatten(axis, (-1, 2)).unbind(axis + 1))
+        return features
+
+
 class Bottleneck(nn.Module):
     """Residual block of three convolutions, 1^3, 3^3 and 1^3 (He et al. 2016); a projection where channels change.
 
@@ -123,6 +142,17 @@ def pad_high(image: Tensor, multiple: int, least: int = 1) -> Tensor:
 def crop_to(features: Tensor, grid: Sequence[int]) -> Tensor:
     """Return the first D, H, W voxels of [B, C, ...]."""
     return features[..., : grid[0], : grid[1], : grid[2]]
+
+
+def total(targets: Mapping[str, int]) -> int:
+    """Return the number of classes of all targets together.
+
+    Raises:
+        ConfigError: there is no target.
+    """
+    if not targets:
+        raise ConfigError("network.targets is empty; name at least one target in method.targets")
+    return sum(targets.values())
 
 
 def by_target(logits: Tensor, targets: Mapping[str, int]) -> dict[str, Tensor]:

@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from segexp.errors import ConfigError, DataError
-from segexp.methods.kidney_ppm.layers import ACTIVATIONS, NORMS, Bottleneck, Layer, by_target, crop_to, pad_high
+from segexp.methods.kidney_ppm.layers import (
+    ACTIVATIONS,
+    NORMS,
+    Bottleneck,
+    Layer,
+    MaxPool,
+    by_target,
+    crop_to,
+    pad_high,
+    total,
+)
 from segexp.methods.kidney_ppm.ppm import DECONVOLUTIONS, POOLINGS, PyramidPooling
 
 REDUCTION = 4  # the two poolings between input and features
@@ -40,7 +50,7 @@ class FCNPPM(nn.Module):
         gefm: ``trunk``: the chain of residual and dilated blocks is the "gradually enhanced feature module", which the
             paper names but does not describe. ``progressive``: an invention of ours, not the paper's: the projected
             input of stage 2 is enhanced by the sum of stage 2, then of stage 3.
-        norm: ``batch`` or ``group`` (eight groups where they divide the channels).
+        norm: ``batch`` or ``group`` (up to eight groups of at least two channels).
         activation: ``relu`` or ``leaky_relu``.
         deconvolution_init: ``fan_in``: torch's rule with the inputs that a voxel really sums, the channels before;
             ``torch``: torch's own count, k^3 times as many, which makes branches of large cells start almost silent.
@@ -60,11 +70,11 @@ class FCNPPM(nn.Module):
         super().__init__()
         choose(pooling=pooling, ppm_pooling=ppm_pooling, ppm_deconvolution=ppm_deconvolution, gefm=gefm, norm=norm,
                activation=activation, deconvolution_init=deconvolution_init)
-        check(targets, blocks, dilations, head)
-        self.targets = dict(targets)
+        check(blocks, dilations, head)
+        self.targets, classes = dict(targets), total(targets)
         self.stem = Layer(nn.Conv3d(1, stem, 3, padding=1, bias=False), norm, None)
         self.stem_activation = ACTIVATIONS[activation]()
-        self.pools = nn.ModuleList(nn.MaxPool3d(2) if pooling == "max" else nn.AvgPool3d(2) for _ in range(2))
+        self.pools = nn.ModuleList(MaxPool() if pooling == "max" else nn.AvgPool3d(2) for _ in range(2))
         self.stages = nn.ModuleList([
             stage(stem, c1, blocks[0] * [1], reduction, norm, activation),
             stage(c1, c2, blocks[1] * [1], reduction, norm, activation),
@@ -75,7 +85,7 @@ class FCNPPM(nn.Module):
             Layer(nn.Conv3d(self.ppm.channels, head[0], 1, bias=False), norm, activation),
             Layer(nn.ConvTranspose3d(head[0], head[1], 2, 2, bias=False), norm, activation),
             Layer(nn.ConvTranspose3d(head[1], head[2], 2, 2, bias=False), norm, activation),
-            nn.Conv3d(head[2], sum(targets.values()), 1))
+            nn.Conv3d(head[2], classes, 1))
         if deconvolution_init == "fan_in":
             for module in self.modules():
                 if isinstance(module, nn.ConvTranspose3d):
@@ -87,7 +97,7 @@ class FCNPPM(nn.Module):
         """Image [B, 1, D, H, W] of sizes divisible by 4 -> features [B, c2, D / 4, H / 4, W / 4] before the pyramid."""
         # The activation is monotone, so it commutes with a maximum: an eighth of the voxels to activate.
         features = self.stem(image)
-        commutes = isinstance(self.pools[0], nn.MaxPool3d)
+        commutes = isinstance(self.pools[0], MaxPool)
         features = self.pools[0](features) if commutes else self.pools[0](self.stem_activation(features))
         features = self.stem_activation(features) if commutes else features
         features = self.pools[1](self.stages[0](features))
@@ -123,10 +133,8 @@ def choose(**given: str) -> None:
             raise ConfigError(f"network.{key}={word}: expected one of {', '.join(CHOICES[key])}")
 
 
-def check(targets: Mapping[str, int], blocks: Sequence[int], dilations: Sequence[int], head: Sequence[int]) -> None:
+def check(blocks: Sequence[int], dilations: Sequence[int], head: Sequence[int]) -> None:
     """Refuse settings that do not fit together (ConfigError)."""
-    if not targets:
-        raise ConfigError("network.targets is empty; name at least one target in method.targets")
     if len(blocks) != 3 or min(blocks) < 1:
         raise ConfigError(f"network.blocks={list(blocks)}: expected three numbers, at least one block each")
     if len(dilations) != blocks[2]:

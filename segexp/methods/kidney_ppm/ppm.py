@@ -21,19 +21,19 @@ def pool(features: Tensor, kernel: int, pooling: str = "average") -> Tensor:
 
     Cells that reach beyond the features count the voxels inside only; features smaller than a cell make one cell.
     """
-    sizes = features.shape[2:]
-    missing = [-size % kernel for size in sizes]
-    padding = (0, missing[2], 0, missing[1], 0, missing[0])
     if pooling == "max":
-        return F.max_pool3d(F.pad(features, padding, value=-torch.inf), kernel)
-    if not any(missing):
-        return F.avg_pool3d(features, kernel)
-    means = F.avg_pool3d(F.pad(features, padding), kernel)
-    share = torch.ones((), dtype=means.dtype, device=means.device)
-    for size, cells in zip(sizes, means.shape[2:], strict=True):
-        inside = (size - kernel * torch.arange(cells, device=means.device)).clamp(max=kernel)
-        share = share[..., None] * (inside / kernel).to(means.dtype)
-    return means / share
+        missing = [-size % kernel for size in features.shape[2:]]
+        return F.max_pool3d(F.pad(features, (0, missing[2], 0, missing[1], 0, missing[0]), value=-torch.inf), kernel)
+    # Axis by axis: short sums, which round less than one over kernel^3 voxels, and the voxels inside are a box.
+    for axis in (2, 3, 4):
+        size = features.shape[axis]
+        missing = -size % kernel
+        if missing:
+            features = F.pad(features, (*(0, 0) * (4 - axis), 0, missing))
+        cells = features.unflatten(axis, (-1, kernel)).sum(axis + 1)
+        inside = (size - kernel * torch.arange(cells.shape[axis], device=cells.device)).clamp(max=kernel)
+        features = cells / inside.to(cells.dtype).view(-1, *(1,) * (4 - axis))
+    return features
 
 
 class Branch(nn.Module):
