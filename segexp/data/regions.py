@@ -1,7 +1,7 @@
 """Regions of interest: where in a CT the kidneys are looked for.
 
 The paper aligns eight low-resolution atlases to a CT and cuts a window of 150 x 150 pixels around each kidney (Yang et
-al. 2018, section II-A). Here the window comes from the labels (the truth; what the paper's scores assume), from a file,
+al. 2018, section II). Here the window comes from the labels (the truth; what the paper's scores assume), from a file,
 or from a low-resolution network.
 
 Glossary: D/H/W = the canonical axes right, anterior, superior; the slices of a region lie along W.

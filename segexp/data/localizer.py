@@ -1,0 +1,188 @@
+"""Finding the kidneys of a CT that has no labels, and labelling the whole of it.
+
+A network trained on whole CTs at 4 mm finds what is kidney or tumour; its parts become regions. It replaces the eight
+atlases that the paper aligns to every CT (Yang et al. 2018, section II), whose shapes, as the paper says, may miss
+kidneys with large tumours.
+
+Glossary: D/H/W = the canonical axes right, anterior, superior.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segexp.data import nifti
+from segexp.data.intensity import Intensity, LoadedImage, Window
+from segexp.data.kidneys import SIDES, Kidney, Parts, coarse, middle_of_body
+from segexp.data.placement import pasted
+from segexp.data.regions import Frame, Region, RegionProvider, Scan
+from segexp.data.resampling import resampled, sampled
+from segexp.data.views import AIR, cut
+from segexp.errors import DataError
+from segexp.files import sha256
+
+
+def localise(voxels: np.ndarray, spacing: Sequence[float], network: nn.Module, intensity: Intensity, frame: Frame,
+             grid: float = 4.0, least_ml: float = 20.0) -> list[Region]:
+    """Return the regions of a CT: per side of the body, the largest part that a network takes for kidney or tumour.
+
+    Args:
+        voxels: [D, H, W] in HU.
+        spacing: mm.
+        network: image [1, 1, D, H, W] on the coarse grid -> target -> logits [1, K, D, H, W]; of the first target
+            every class but 0 counts.
+        intensity: as the network was trained with.
+        frame: how windows are laid around a kidney.
+        grid: mm, edge of the coarse grid's voxels.
+        least_ml: smaller parts are no kidneys.
+
+    """
+    image, ratio = coarse(voxels, spacing, grid)
+    scaled = torch.from_numpy(intensity(image, LoadedImage.of(image)))[None, None]
+    device = next((one.device for one in network.parameters()), scaled.device)
+    with torch.no_grad():
+        logits: Tensor = next(iter(network(scaled.to(device)).values()))
+    probability = 1 - logits.float().softmax(1)[0, 0].cpu().numpy()
+    parts = Parts((probability > 0.5).astype(np.uint8), (0, 0, 0), (grid,) * 3, middle_of_body(image, (grid,) * 3))
+    found = []
+    for side in SIDES:
+        kidney = parts.largest(side, least_ml)
+        if kidney is not None:
+            inside = probability[tuple(slice(a, b) for a, b in zip(kidney.low, kidney.high, strict=True))]
+            box = frame.around(on_grid(kidney, ratio, voxels.shape), voxels.shape, spacing)
+            found.append(Region(side, *box, score=float(inside[inside > 0.5].mean())))
+    return found
+
+
+def on_grid(kidney: Kidney, ratio: Sequence[float], shape: Sequence[int]) -> Kidney:
+    """Return a kidney found on a coarse grid in voxels of the fine one, ``ratio`` of which one coarse voxel spans."""
+    low = tuple(int(np.floor(value * step)) for value, step in zip(kidney.low, ratio, strict=True))
+    high = tuple(min(int(np.ceil(value * step)), n) for value, step, n in zip(kidney.high, ratio, shape, strict=True))
+    focus = tuple(float((value + 0.5) * step - 0.5) for value, step in zip(kidney.focus, ratio, strict=True))
+    return replace(kidney, low=low, high=high, focus=focus)
+
+
+class NetworkRegions:
+    """Regions from a low-resolution network: a run trained with ``data.view=whole``.
+
+    Args:
+        run: the run's directory.
+        least_ml: smaller parts are no kidneys.
+        unit, size, margin_mm: see `Frame`.
+        every_kidney: False: of a labelled CT, one case per patient, the kidney with the largest tumour. Unlabelled CTs
+            get a region per side in any case.
+
+    Raises DataError when the directory holds no trained network.
+
+    """
+
+    def __init__(self, run: str | Path, least_ml: float = 20.0, unit: str = "px", size: float = 150,
+                 margin_mm: float = 20.0, every_kidney: bool = False) -> None:
+        self.run, self.least_ml, self.every_kidney = Path(run), least_ml, every_kidney
+        self.frame = Frame(unit, size, margin_mm)
+        self.lock = threading.Lock()  # examinations run in threads; the network is loaded and used by one at a time
+        self.trained: Trained | None = None
+
+    @property
+    def key(self) -> str:
+        """Everything but the CT that the regions depend on: the weights and the keys."""
+        return f"lowres {sha256(self.run / 'checkpoints' / 'last.ckpt')} {self.least_ml} {self.frame}"
+
+    def boxes(self, scan: Scan) -> list[Region]:
+        """Return one region per side of the body on which a kidney is found."""
+        with self.lock:
+            if self.trained is None:
+                self.trained = load_localizer(self.run)
+            return localise(scan.voxels, scan.spacing, self.trained.network, self.trained.intensity, self.frame,
+                            self.trained.grid, self.least_ml)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained localiser: its network, and how images are scaled and how coarse the grid (mm) is for it."""
+
+    network: nn.Module
+    intensity: Intensity
+    grid: float
+
+
+def load_localizer(run: Path) -> Trained:
+    """Return the trained localiser of a run's directory.
+
+    Raises DataError when there is none, or the run was not trained on a grid of equal edges.
+    """
+    import yaml
+
+    from segexp.config import instantiate
+
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        checkpoint = torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+        network, intensity = instantiate(config["network"]), instantiate(config["data"]["intensity"])
+        network.load_state_dict({name.removeprefix("network."): value
+                                 for name, value in checkpoint["state_dict"].items() if name.startswith("network.")})
+        grid = config["data"]["resample"]
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{run}: no trained localiser there ({type(error).__name__}: {error}); data.roi.run must be "
+                        f"the directory of a run trained with data.view=whole") from error
+    if not grid or len(set(grid)) > 1:
+        raise DataError(f"{run}: trained with data.resample={grid}; expected three equal edges, such as [4, 4, 4]")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Trained(network.eval().to(device), trained_intensity(intensity, checkpoint), float(grid[0]))
+
+
+def trained_intensity(intensity: Intensity, checkpoint: Mapping[str, Any]) -> Intensity:
+    """Return the intensity with the mean that the checkpoint of a run with ``data.intensity.mean=auto`` holds."""
+    kept = checkpoint.get("KidneyCTA", {})
+    if isinstance(intensity, Window) and "intensity_mean" in kept:
+        return replace(intensity, mean=float(kept["intensity_mean"]))
+    return intensity
+
+
+def label_scan(path: str | Path, label: Callable[[Tensor], Mapping[str, Tensor]], intensity: Intensity,
+               roi: RegionProvider | None = None,
+               resample: Sequence[float] | None = None) -> tuple[dict[str, np.ndarray], nifti.Source]:
+    """Label a CT that nobody has labelled: cut out its regions, label each, put the labels back on the file's grid.
+
+    Args:
+        path: NIfTI file in HU.
+        label: image [1, 1, D, H, W], scaled -> target -> class indices [1, D, H, W].
+        intensity: as the network was trained with.
+        roi: finds the regions; None: the file is one region already.
+        resample: voxel size that the network was trained at, mm; None: that of the file.
+
+    Returns:
+        target -> class indices [D, H, W] on the canonical grid of the file, and the file's own grid, for
+        `nifti.write_labels`.
+
+    Raises DataError as `nifti.read` does, or when no kidney is found.
+
+    """
+    volume = nifti.read(path)
+    fine = resampled(volume, resample)
+    image = LoadedImage.of(fine.array)
+    problem = intensity.problem(image)
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    boxes = [Region("", (0, 0, 0), fine.array.shape)] if roi is None else roi.boxes(
+        Scan(Path(path).name.split(".")[0], fine.array, fine.spacing, middle_of_body(fine.array, fine.spacing)))
+    if not boxes:
+        raise DataError(f"{path}: no kidney was found in this image")
+    labels: dict[str, np.ndarray] = {}
+    for box in boxes:
+        part = intensity(cut(fine.array, box.start, box.size, AIR), image)
+        for target, found in label(torch.from_numpy(np.ascontiguousarray(part))[None, None]).items():
+            into = labels.setdefault(target, np.zeros(fine.array.shape, np.uint8))
+            pasted(found[0].cpu().numpy().astype(np.uint8), box.start, into)
+    if fine is not volume:
+        ratio = np.divide(volume.spacing, fine.spacing)
+        labels = {target: sampled(found, ratio, volume.array.shape, order=0) for target, found in labels.items()}
+    return labels, volume.source
