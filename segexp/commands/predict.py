@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> None:
 
     flags = split_flags(arguments)
     # `inference` names an option of a group of the run's configuration, not of this command's.
-    named = [word for word in flags.overrides if word.startswith("inference=")]
+    named = [word for word in flags.overrides if word.partition("=")[0].partition("/")[0] == "inference"]
     own = [word for word in flags.overrides if word not in named]
     options = compose("predict", own, flags.config_dirs)
     source, output = required(options, "input"), required(options, "output")

@@ -8,7 +8,9 @@ from segexp.runs.directory import Run
 
 
 def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Any:
-    """Return the run's configuration with ``overrides``: keys (``data.root=...``) or groups (``metrics=surface``).
+    """Return the run's configuration with ``overrides``.
+
+    They are keys (``data.root=...``) or groups (``metrics=surface``, ``inference/crf=none``), in the given order.
 
     Raises:
         ConfigError: a key or an option that does not exist.
@@ -16,8 +18,7 @@ def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str
     """
     from omegaconf import OmegaConf
 
-    from segexp.config import compose
-    from segexp.config.paths import conf_dir
+    from segexp.config.paths import search_dirs
 
     config = OmegaConf.create(run.config())
     OmegaConf.set_struct(config, True)
@@ -25,8 +26,9 @@ def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r} is not KEY=VALUE")
-        if (conf_dir() / key).is_dir():
-            config[key] = compose("train", [f"{key}={value}"], config_dirs)[key]
+        if any((folder / key).is_dir() for folder in search_dirs(config_dirs)):
+            OmegaConf.update(config, key.replace("/", "."), chosen_option(key, value, config_dirs), merge=False,
+                             force_add=True)
             continue
         known = OmegaConf.select(config, key, default=MISSING)
         if known is MISSING:
@@ -36,6 +38,27 @@ def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str
 
 
 MISSING = object()
+
+
+def chosen_option(group: str, option: str, config_dirs: Sequence[str] = ()) -> Any:
+    """Return what an option of a group puts at its place, for ``inference/crf`` that is ``inference.crf``.
+
+    Raises:
+        ConfigError: there is no such option.
+
+    """
+    from omegaconf import OmegaConf
+
+    from segexp.config import compose
+
+    try:
+        config = compose("train", [f"{group}={option}"], config_dirs)
+    except ConfigError:
+        # A group that only other methods than the usual one have is not in the usual configuration yet.
+        if "/" not in group:
+            raise
+        config = compose("train", [f"+{group}={option}"], config_dirs)
+    return OmegaConf.select(config, group.replace("/", "."))
 
 
 def parsed(text: str) -> Any:

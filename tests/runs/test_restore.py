@@ -1,0 +1,44 @@
+"""A run's configuration, changed for an evaluation."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segexp.config import compose
+from segexp.config.objects import plain
+from segexp.errors import ConfigError
+from segexp.files import write_text
+from segexp.runs import Run, locate_run
+from segexp.runs.restore import changed_config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    config = compose("train", ["experiment=neuronet/nn_tissue", "scale=smoke", f"paths.outputs={tmp_path}"])
+    run = locate_run(config)
+    write_text(run.path / "config.yaml", yaml.safe_dump(plain(config)))
+    return run
+
+
+def test_a_key_a_group_and_a_group_of_another_method_change_their_place_alone(run: Run) -> None:
+    config = changed_config(run, ["network.units=3", "metrics=surface", "inference/crf=local", "method/targets=nn_all"])
+    assert config.network.units == 3 and config.network.filters == run.config()["network"]["filters"]
+    assert config.metrics.metrics == ["dice", "hd95", "assd"]
+    assert config.inference.crf["_target_"].endswith("LocalMeanField") and config.inference.box_margin == 8
+    assert len(config.method.targets) == 5 and config.method["_target_"].endswith("NeuroNetModule")
+    assert changed_config(run, ["inference/crf=none"]).inference.crf is None
+
+
+def test_other_data_bring_all_of_their_keys(run: Run) -> None:
+    config = changed_config(run, ["data=cain", "data.root=/data/cain", "method.targets=[wmh]"])
+    assert config.data["_target_"] == "segexp.data.CAIN" and config.data.root == "/data/cain"
+    assert plain(config.data)["targets"] == ["wmh"] and "layouts" not in config.data
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("network.unit=3", "units"), ("metrics=surfac", "surface"), ("inference/crf=loca", "local"), ("metrics", "KEY=VALUE"),
+])
+def test_mistakes_are_answered_with_the_nearest(run: Run, change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        changed_config(run, [change])
