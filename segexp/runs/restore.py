@@ -30,14 +30,21 @@ def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str
             OmegaConf.update(config, key.replace("/", "."), chosen_option(key, value, config_dirs), merge=False,
                              force_add=True)
             continue
-        known = OmegaConf.select(config, key, default=MISSING)
-        if known is MISSING:
+        if not has_key(config, key):
             raise unknown_key(config, key, override)
         OmegaConf.update(config, key, parsed(value))
     return config
 
 
-MISSING = object()
+def has_key(config: Any, key: str) -> bool:
+    """Say whether a configuration has a key, also one that still waits for its value (``???``)."""
+    from omegaconf import OmegaConf
+
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if OmegaConf.is_dict(node):
+        return name in [str(child) for child in node]
+    return OmegaConf.select(config, key, default=None) is not None
 
 
 def chosen_option(group: str, option: str, config_dirs: Sequence[str] = ()) -> Any:
