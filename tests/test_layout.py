@@ -23,7 +23,7 @@ ROOMS = {
     "config": BASE,
     "phantoms": BASE,
     "metrics": BASE,
-    "inference": {"errors"},
+    "inference": {"errors", "data.resizing"},  # slices are resized as in training
     "losses": {"errors", "inference", "data.labelmap"},  # the value of voxels that have no label
     "data": BASE | {"config"},
     "methods": BASE | ALGORITHMS | {"config"},

@@ -6,14 +6,20 @@ The names below are loaded when they are first used, so ``import segexp.data.lab
 from importlib import import_module
 
 _HOME = {
+    "CAIN": "cain",
+    "ClassCrops": "class_crops",
     "IGNORE": "labelmap",
+    "KidneyCTA": "kidney_cta",
     "LabelMap": "labelmap",
     "Crops": "sampling",
     "SegmentationDataModule": "datamodule",
+    "Slices": "slices",
     "UKBiobank": "ukbiobank",
+    "WMH": "wmh",
     "read_image_case": "datamodule",
 }
-__all__ = ["IGNORE", "Crops", "LabelMap", "SegmentationDataModule", "UKBiobank", "read_image_case"]
+__all__ = ["CAIN", "IGNORE", "WMH", "ClassCrops", "Crops", "KidneyCTA", "LabelMap", "SegmentationDataModule", "Slices",
+           "UKBiobank", "read_image_case"]
 
 
 def __getattr__(name: str) -> object:

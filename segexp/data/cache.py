@@ -47,10 +47,11 @@ class Cache:
     """Decoded volumes below ``folder``; made on first use. Threads of one process may share an instance.
 
     With ``spacing``, mm along the canonical axes, volumes are kept on a grid of that spacing, see `resampling`.
+    ``unplaced`` says what becomes of files with neither sform nor qform, see `nifti.read`.
     """
 
-    def __init__(self, folder: str | Path, spacing: Sequence[float] | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, spacing: Sequence[float] | None = None, unplaced: str = "error") -> None:
+        self.folder, self.unplaced = Path(folder), unplaced
         self.spacing = None if spacing is None else tuple(float(size) for size in spacing)
         self.hashes = ContentHashes(self.folder / "sources.json")
         self._failed: dict[str, str] = {}
@@ -60,7 +61,8 @@ class Cache:
 
         Raises DataError as `nifti.read` does, CacheError when the cache cannot be written.
         """
-        return self._entry(path, ["image"], partial(decode_image, spacing=self.spacing), StoredImage)
+        decode = partial(decode_image, spacing=self.spacing, unplaced=self.unplaced)
+        return self._entry(path, ["image"], decode, StoredImage)
 
     def labels(self, path: Path, label_map: LabelMap, on_unknown: str = "error") -> StoredLabels:
         """Return the label map of ``path`` as class indices, decoding it when it is not there yet.
@@ -68,7 +70,8 @@ class Cache:
         Raises DataError as `nifti.read_labels` and `LabelMap.encode` do, CacheError as above.
         """
         depends = ["labels", label_map.target, label_map.values, label_map.names, on_unknown]
-        decode = partial(decode_labels, label_map=label_map, on_unknown=on_unknown, spacing=self.spacing)
+        decode = partial(decode_labels, label_map=label_map, on_unknown=on_unknown, spacing=self.spacing,
+                         unplaced=self.unplaced)
         return self._entry(path, depends, decode, StoredLabels)
 
     def pair(self, name: str, first: StoredVolume, second: StoredVolume, compute: Callable[[], float]) -> float:
@@ -91,6 +94,7 @@ class Cache:
         if digest is None:
             content, digest = self.hashes.read(path)
         grid = [] if self.spacing is None else ["spacing", *self.spacing]
+        grid += [] if self.unplaced == "error" else ["unplaced", self.unplaced]
         key = hashlib.sha256(json.dumps([FORMAT, digest, *depends, *grid]).encode()).hexdigest()[:32]
         if key in self._failed:
             raise DataError(f"{path}: {self._failed[key]}")

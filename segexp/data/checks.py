@@ -52,6 +52,7 @@ class Rules:
         smallest: sizes below these (the crop) are padded, which is a warning.
         intensity: how the images are scaled.
         may_be_empty: a label map without any structure is a finding, not a mistake.
+        affine_by_entry: ``affine_tolerance`` is for the entries of the affines instead, as headers are compared.
 
     """
 
@@ -68,6 +69,7 @@ class Rules:
     smallest: tuple[int, int, int] | None = None
     intensity: Intensity = field(default=ZScore())
     may_be_empty: bool = False
+    affine_by_entry: bool = False
 
 
 def examine_all(listed: Sequence[Listed], rules: Rules, cache: Cache, progress: Progress | None = None) -> list[Report]:
@@ -183,10 +185,17 @@ class Examination:
             return ""
         if found.shape != self.image.shape:
             return f"the label map has {_size(found.shape)} voxels, the image {_size(self.image.shape)}"
-        distance = corner_distance(np.array(found.affine), np.array(self.image.affine), found.shape)
-        if distance > self.rules.affine_tolerance:
+        own, image = np.array(found.affine), np.array(self.image.affine)
+        tolerance = self.rules.affine_tolerance
+        if self.rules.affine_by_entry:
+            differing = float(np.abs(own - image).max())
+            return "" if differing <= tolerance else (
+                f"the affines of label map and image differ by up to {differing:.4g} in an entry (more than "
+                f"data.affine_tolerance={tolerance:g})")
+        distance = corner_distance(own, image, found.shape)
+        if distance > tolerance:
             return (f"the label map lies up to {distance:.4g} mm away from the image (affines differ by more than "
-                    f"data.affine_tolerance={self.rules.affine_tolerance:g} mm)")
+                    f"data.affine_tolerance={tolerance:g} mm)")
         return ""
 
     def _targets(self) -> dict[str, Labels]:

@@ -17,10 +17,10 @@ from segexp.data.store import class_boxes, draw_samples
 
 
 def decode_image(
-    path: Path, content: bytes, folder: Path, spacing: Sequence[float] | None = None
+    path: Path, content: bytes, folder: Path, spacing: Sequence[float] | None = None, unplaced: str = "error"
 ) -> dict[str, Any]:
     """Write the voxels of an image and return what else is known about it."""
-    volume = resampled(nifti.read(path, content), spacing)
+    volume = resampled(nifti.read(path, content, unplaced), spacing)
     array = volume.array
     if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
         array = array.astype(np.float32)
@@ -30,10 +30,10 @@ def decode_image(
 
 def decode_labels(
     path: Path, content: bytes, folder: Path, label_map: LabelMap, on_unknown: str,
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[float] | None = None, unplaced: str = "error",
 ) -> dict[str, Any]:
     """Write the class indices of a label map and return what else is known about it."""
-    volume = resampled(nifti.read_labels(path, content), spacing, order=0)
+    volume = resampled(nifti.read_labels(path, content, unplaced), spacing, order=0)
     classes = label_map.encode(volume.array, path, on_unknown)
     unknown = label_map.unknown(volume.array) if on_unknown == "background" else {}
     counts = np.bincount(classes.reshape(-1), minlength=label_map.num_classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ SHOWN = 8  # unknown values named in a message; a corrupt file can hold thousand
 class LabelMap:
     """The structures of one target: ``values[k]`` is the file value and ``names[k]`` the name of class ``k``.
 
-    Classes are the positions of the file values in ascending order; class 0 is the background.
+    Classes are the positions of the file values in ascending order; class 0 is the background. ``key`` is the
+    configuration's key that declares the values, for messages.
     """
 
     target: str
     values: tuple[int, ...]
     names: tuple[str, ...]
+    key: str = field(default="", compare=False)
 
     @property
     def num_classes(self) -> int:
@@ -77,7 +79,7 @@ class LabelMap:
             raise DataError(
                 f"{source}: {describe_counts(unknown)} not in the label map of {self.target} "
                 f"(it declares {_ranges(self.values)}); correct the file, declare the values in "
-                f"data.label_maps.{self.target}, or set data.on_unknown=background"
+                f"{self.key or f'data.label_maps.{self.target}'}, or set data.on_unknown=background"
             )
         if raw.size == 0:
             return np.zeros(raw.shape, np.uint8)

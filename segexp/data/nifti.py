@@ -2,7 +2,8 @@
 
 Reading decompresses the whole file first, so the gzip checksum of every byte is verified, and refuses what cannot be
 used as it is. The world coordinates follow nibabel's rule: the sform when its code is above 0, else the qform; a file
-with neither has no known left and right and is refused. scl_slope of 0 or NaN means "not scaled" (NIfTI-1 standard).
+with neither has no known left and right and is refused, or placed by its voxel sizes where that is asked for
+(`unplaced`). scl_slope of 0 or NaN means "not scaled" (NIfTI-1 standard).
 """
 
 from __future__ import annotations
@@ -47,15 +48,16 @@ class Volume:
     source: Source
 
 
-def read(path: str | Path, content: bytes | None = None) -> Volume:
+def read(path: str | Path, content: bytes | None = None, unplaced: str = "error") -> Volume:
     """Read an image: scaled by slope and intercept, canonical RAS.
 
     The array keeps the stored integer type when the file is not scaled, otherwise it is float32. ``content`` are the
-    file's bytes where the caller has them already. Raises DataError naming the file and the reason: unreadable,
-    empty, not NIfTI, cut off, checksum error, complex or RGB voxels, not three-dimensional, empty dimension, no usable
-    affine, NaN or infinite voxels, or all voxels equal.
+    file's bytes where the caller has them already. ``unplaced="pixdim"`` reads files with neither sform nor qform too,
+    placed as nibabel does (voxel sizes, first axis to the left), with a warning. Raises DataError naming the file and
+    the reason: unreadable, empty, not NIfTI, cut off, checksum error, complex or RGB voxels, not three-dimensional,
+    empty dimension, voxel sizes of 0, no usable affine, NaN or infinite voxels, or all voxels equal.
     """
-    volume = _read(Path(path), content)
+    volume = _read(Path(path), content, unplaced)
     array = volume.array
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
@@ -65,13 +67,13 @@ def read(path: str | Path, content: bytes | None = None) -> Volume:
     return volume
 
 
-def read_labels(path: str | Path, content: bytes | None = None) -> Volume:
+def read_labels(path: str | Path, content: bytes | None = None, unplaced: str = "error") -> Volume:
     """Read a label map as integers, canonical RAS.
 
     Files of a float type are accepted when every value is whole. Raises DataError as `read` does, and for values that
     are not whole.
     """
-    volume = _read(Path(path), content)
+    volume = _read(Path(path), content, unplaced)
     return Volume(as_integers(volume.array, path), volume.affine, volume.spacing, volume.source)
 
 
@@ -124,7 +126,7 @@ def affine_hash(affine: np.ndarray) -> str:
     return hashlib.sha256(rounded.tobytes()).hexdigest()[:8]
 
 
-def _read(path: Path, content: bytes | None) -> Volume:
+def _read(path: Path, content: bytes | None, unplaced: str) -> Volume:
     """Read any supported file; every reason why not is a DataError."""
     data = _decompressed(path, _bytes(path) if content is None else content)
     image = _parse(path, data)
@@ -141,7 +143,7 @@ def _read(path: Path, content: bytes | None) -> Volume:
             f"{path}: cut off: {shape} voxels of {dtype} from byte {offset} need {offset + needed} bytes, "
             f"the file holds {len(data)}"
         )
-    affine, warning = _affine(path, data, header, shape)
+    affine, warning = _affine(path, data, header, shape, unplaced)
     try:
         array = np.asanyarray(image.dataobj).reshape(shape)
     except Exception as error:
@@ -215,16 +217,21 @@ def _spatial_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _affine(
-    path: Path, data: bytes, header: nib.Nifti1Header, shape: tuple[int, int, int]
+    path: Path, data: bytes, header: nib.Nifti1Header, shape: tuple[int, int, int], unplaced: str
 ) -> tuple[np.ndarray, str]:
     """Return the affine chosen by the stated rule, and a warning when sform and qform disagree."""
     # nibabel repairs zero and negative voxel sizes while parsing; the file's own values decide here.
     raw = type(header)(data[: header.template_dtype.itemsize], check=False)
     sform, qform = int(raw["sform_code"]) > 0, int(raw["qform_code"]) > 0
-    if not sform and not qform:
-        raise DataError(f"{path}: neither sform nor qform is set, so left and right are unknown")
     sizes = raw["pixdim"][1:4]
-    qform_usable = bool(qform and np.isfinite(sizes).all() and (sizes != 0).all())
+    sized = bool(np.isfinite(sizes).all() and (sizes != 0).all())
+    if not sform and not qform and unplaced == "error":
+        raise DataError(f"{path}: neither sform nor qform is set, so left and right are unknown")
+    if not sized and (sform or not qform):
+        raise DataError(f"{path}: voxel sizes of {sizes.tolist()} mm; expected numbers above 0")
+    if not sform and not qform:
+        return header.get_base_affine(), "neither sform nor qform is set: the first axis is taken to run to the left"
+    qform_usable = qform and sized
     try:
         from_qform = header.get_qform() if qform_usable else None
     except Exception:  # a quaternion longer than 1

@@ -125,19 +125,28 @@ class SampleStream(Dataset):
     Args:
         cases: the training cases, in a fixed order.
         targets: label maps in every sample.
-        sampling: draws a sample from a case with a random generator.
+        sampling: draws a sample from a case with a random generator. One that has `parts`, the number of parts of a
+            case (its slices), is told which part to give, and an epoch visits every part of every case once.
         seed: seed of the run.
 
     """
 
-    def __init__(self, cases: Sequence[Case], targets: Sequence[str], sampling: Crops, seed: int) -> None:
+    def __init__(self, cases: Sequence[Case], targets: Sequence[str], sampling: Any, seed: int) -> None:
         self.cases, self.targets, self.sampling, self.seed = cases, targets, sampling, seed
+        self.divided = hasattr(sampling, "parts")
+        self.ends = np.cumsum([sampling.parts(case) if self.divided else 1 for case in cases])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return sample ``index`` of the run."""
-        epoch, position = divmod(index, len(self.cases))
-        case = self.cases[permutation(self.seed, epoch, len(self.cases))[position]]
-        return self.sampling.draw(case, self.targets, np.random.default_rng((self.seed, 1, index)))
+        length = int(self.ends[-1])
+        epoch, position = divmod(index, length)
+        number = int(permutation(self.seed, epoch, length)[position])
+        chosen = int(np.searchsorted(self.ends, number, "right"))
+        case, random = self.cases[chosen], np.random.default_rng((self.seed, 1, index))
+        if self.divided:
+            part = number - int(self.ends[chosen]) + self.sampling.parts(case)
+            return self.sampling.draw(case, self.targets, random, part)
+        return self.sampling.draw(case, self.targets, random)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,172 @@
+"""CAIN: FLAIR images of several centres and vendors, for the evaluation of models trained on other data."""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from segexp.data.cache import Cache
+from segexp.data.cases import Listed
+from segexp.data.checks import Rules
+from segexp.data.datamodule import SegmentationDataModule
+from segexp.data.labelmap import LabelMap
+from segexp.data.splits import id_order
+from segexp.errors import ConfigError, DataError
+
+SUBJECT = "{sub}"
+
+
+class CAIN(SegmentationDataModule):
+    """FLAIR images with lesions drawn by hand, found by patterns (Mac et al. 2020, section 3.1).
+
+    The data are private and their layout is not published; the default patterns are those of BIDS. A case is a
+    subject: what the beginning of the first pattern part with a wildcard matches (``sub-*`` gives sub-001,
+    ``*_FLAIR.nii*`` gives what stands before _FLAIR). The keys are explained in ``conf/data/cain.yaml``, where their
+    defaults are.
+
+    Args:
+        root: folder that the patterns start from.
+        label_maps: target -> {0: background, 1: structure}.
+        targets, split, cache, train_size, workers, sampling, intensity, strata, split_seed: as in the base class.
+        image_glob: pattern of the images.
+        mask_glob: pattern of the label map of a subject, ``{sub}``.
+        mask_value: value of the structure in the label maps' files.
+        participants: table of the subjects with the column participant_id, below ``root``; None, or absent: no groups.
+        group: the column that is a case's group.
+        on_unknown: ``error`` or ``background``, for other values in the label maps.
+        affine_tolerance: how far an entry of a label map's affine may lie from the image's.
+        unplaced: ``pixdim`` or ``error``, for files with neither sform nor qform.
+
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        label_maps: Mapping[str, Mapping[int, str]],
+        targets: Sequence[str] | str,
+        split: Mapping[str, int | float | None],
+        cache: str | Path,
+        image_glob: str = "sub-*/anat/*_FLAIR.nii*",
+        mask_glob: str = "derivatives/*/{sub}/**/*mask.nii*",
+        mask_value: int = 1,
+        participants: str | None = "participants.tsv",
+        group: str = "site",
+        on_unknown: str = "error",
+        affine_tolerance: float = 1e-3,
+        unplaced: str = "pixdim",
+        train_size: int | None = None,
+        workers: int = 0,
+        sampling: Any = None,
+        intensity: Any = None,
+        strata: str | None = None,
+        split_seed: int | None = None,
+    ) -> None:
+        super().__init__(label_maps, targets, split, cache, train_size, workers=workers, sampling=sampling,
+                         intensity=intensity, strata=strata, split_seed=split_seed)
+        for key, value, choices in (("on_unknown", on_unknown, ("error", "background")),
+                                    ("unplaced", unplaced, ("pixdim", "error"))):
+            if value not in choices:
+                raise ConfigError(f"data.{key}={value}: expected {' or '.join(choices)}")
+        if not isinstance(mask_value, int) or not 1 <= mask_value:
+            raise ConfigError(f"data.mask_value={mask_value}: expected a whole number above 0")
+        self.all_label_maps = {name: _with_value(one, mask_value) for name, one in self.all_label_maps.items()}
+        self.label_maps = {name: self.all_label_maps[name] for name in self.targets}
+        self.root, self.image_glob, self.mask_glob = Path(root), image_glob, mask_glob
+        self.participants, self.group = participants, group
+        self.cache = Cache(cache, unplaced=unplaced)
+        self.part = _part_with_wildcard(image_glob)
+        if SUBJECT not in mask_glob:
+            raise ConfigError(f"data.mask_glob={mask_glob}: expected {SUBJECT} in it, the subject that the image is of")
+        self.rules = Rules(
+            self.all_label_maps, self.targets, frozenset(self.targets), on_unknown=on_unknown,
+            affine_tolerance=affine_tolerance, affine_by_entry=True, intensity=self.intensity, may_be_empty=True,
+            smallest=sampling.size if sampling is not None else None,
+        )
+
+    @property
+    def phantom(self) -> bool:  # type: ignore[override]
+        """True when the folder says that it was made by the phantom generator."""
+        return (self.root / "phantom.json").exists()
+
+    def list_cases(self) -> list[Listed]:
+        """Return the subjects with an image, from names alone, sorted by id.
+
+        Raises DataError when the folder is absent, no image matches, or the table of subjects cannot be read.
+        """
+        if not self.root.is_dir():
+            raise DataError(f"data.root={self.root}: there is no such folder; set data.root to the folder that "
+                            f"data.image_glob={self.image_glob} starts from")
+        images = defaultdict(list)
+        for path in self._matching(self.image_glob):
+            images[self._subject(path)].append(path)
+        if not images:
+            raise DataError(f"data.root={self.root}: no image matches data.image_glob={self.image_glob}; set "
+                            f"data.root to the folder that the pattern starts from, or the pattern to your layout")
+        groups = self._groups()
+        return [self._listed(subject, images[subject], groups) for subject in sorted(images, key=id_order)]
+
+    def _listed(self, subject: str, images: Sequence[Path], groups: Mapping[str, str]) -> Listed:
+        pattern = self.mask_glob.replace(SUBJECT, glob.escape(subject))
+        masks = [path for path in self._matching(pattern) if path not in images]
+        problems = [f"{len(found)} files match data.{key}: {', '.join(map(str, found))}; narrow the pattern, or keep "
+                    f"one" for key, found in (("image_glob", images), ("mask_glob", masks)) if len(found) > 1]
+        mask = masks[0] if masks else self.root / pattern
+        return Listed(subject, subject, images[0], dict.fromkeys(self.all_label_maps, mask), "; ".join(problems),
+                      groups.get(subject.removeprefix("sub-"), ""))
+
+    def _matching(self, pattern: str) -> list[Path]:
+        """Return the NIfTI files that match, hidden ones left out."""
+        return sorted(path for path in self.root.glob(pattern) if path.name.endswith((".nii", ".nii.gz"))
+                      and not any(part.startswith(".") for part in path.relative_to(self.root).parts))
+
+    def _subject(self, path: Path) -> str:
+        """Return the subject that a path of an image names."""
+        parts = path.relative_to(self.root).parts
+        position, pattern = self.part
+        head, _, tail = pattern.partition("*")
+        name = parts[position]
+        for end in range(len(name) + 1):
+            if fnmatchcase(name[:end], f"{head}*") and fnmatchcase(name[end:], tail):
+                return name[:end]
+        raise ConfigError(f"data.image_glob={self.image_glob}: cannot tell which part of {path} is the subject")
+
+    def _groups(self) -> dict[str, str]:
+        """Return subject, without sub-, -> group; empty without a table."""
+        path = self.root / self.participants if self.participants else None
+        if path is None or not path.exists():
+            return {}
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file, delimiter="\t")
+                rows, columns = list(reader), reader.fieldnames or []
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: cannot be read as a table separated by tabs: {error}") from error
+        for column in ("participant_id", self.group):
+            if column not in columns:
+                raise DataError(f"{path}: no column {column}; there are {', '.join(columns) or 'none'}. Set data.group "
+                                f"to the column of the centre, or data.participants=null")
+        known = {row["participant_id"].strip().removeprefix("sub-"): (row[self.group] or "").strip() for row in rows
+                 if row["participant_id"]}
+        return {subject: "" if name == "n/a" else name for subject, name in known.items()}
+
+
+def _with_value(label_map: LabelMap, value: int) -> LabelMap:
+    """Return a label map of one structure that has another file value."""
+    if label_map.num_classes != 2:
+        raise ConfigError(f"data.label_maps.{label_map.target}: expected the background and one structure, got "
+                          f"{', '.join(label_map.names)}")
+    return LabelMap(label_map.target, (0, value), label_map.names, "data.mask_value")
+
+
+def _part_with_wildcard(pattern: str) -> tuple[int, str]:
+    """Return the first part of a pattern with a ``*`` in it, ``**`` aside, and its place: from the end after ``**``."""
+    parts = Path(pattern).parts
+    for position, part in enumerate(parts):
+        if "*" in part and part != "**":
+            return (position - len(parts) if "**" in parts[:position] else position), part
+    raise ConfigError(f"data.image_glob={pattern}: expected a * that stands for the subject")
