@@ -1,16 +1,19 @@
 """Figures made of scores: box plots of cases, curves of training."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from segexp.files import written_whole
 from segexp.metrics.scores import case_means
 from segexp.reports.colours import series_colour
 
-LABELS = {"dice": "Dice", "hd95": "95th percentile Hausdorff distance (mm)", "assd": "mean surface distance (mm)"}
+LABELS = {"dice": "Dice", "hd95": "95th percentile Hausdorff distance (mm)", "assd": "mean surface distance (mm)",
+          "avd": "absolute volume difference (%)"}
 
 
 def box_plot(
@@ -34,23 +37,25 @@ def box_plot(
     targets = list(dict.fromkeys(target for table in means.values() for target in table["target"]))
     if not targets:
         raise ValueError(f"no run has a defined {metric}")
-    figure = _figure(max(4.0, 1.2 + 0.6 * len(targets) * (len(runs) + 0.6)), 3.6)
+    figure = new_figure(max(4.0, 1.2 + 0.6 * len(targets) * (len(runs) + 0.6)), 3.6)
     axes = figure.add_subplot()
     width = 0.8 / len(runs)
     for index, (name, table) in enumerate(means.items()):
         groups = [table.loc[table["target"] == target, "value"].to_numpy() for target in targets]
         places = [at + (index - (len(runs) - 1) / 2) * width for at in range(len(targets))]
-        _boxes(axes, groups, places, width * 0.8, series_colour(index), name)
+        draw_boxes(axes, groups, places, width * 0.8, series_colour(index), name)
     axes.set_xticks(range(len(targets)), [target.replace("_", " ") for target in targets])
     axes.set_ylabel(LABELS.get(metric, metric.replace("_", " ")))
     axes.set_xlim(-0.6, len(targets) - 0.4)
     if len(runs) > 1:
         axes.legend(frameon=False, fontsize=8, loc="lower left")
-    _finish(figure, axes, title, path)
+    finish(figure, axes, title, path)
 
 
-def _boxes(axes: Any, groups: list[np.ndarray], places: list[float], width: float, colour: str, name: str) -> None:
-    """Draw the boxes and dots of one run."""
+def draw_boxes(
+    axes: Any, groups: list[np.ndarray], places: list[float], width: float, colour: str, name: str
+) -> None:
+    """Draw the boxes and dots of one run: one group of values per place on the axis."""
     shown = [(group, place) for group, place in zip(groups, places, strict=True) if group.size]
     if not shown:
         return
@@ -76,7 +81,7 @@ def curves(series: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | Path
         path: as in `box_plot`.
         title: line above the figure.
     """
-    figure = _figure(5.2, 2.9)
+    figure = new_figure(5.2, 2.9)
     axes = figure.add_subplot()
     for index, (name, (steps, values)) in enumerate(series.items()):
         marker = "." if len(steps) <= 40 else ""
@@ -84,18 +89,18 @@ def curves(series: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | Path
     axes.set_xlabel("step")
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=8)
-    _finish(figure, axes, title, path)
+    finish(figure, axes, title, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """Return a figure that belongs to no window and no global state (inches)."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _finish(figure: Any, axes: Any, title: str, path: str | Path | Any) -> None:
-    """Tidy the axes and write the file; the same figure gives the same bytes."""
+def finish(figure: Any, axes: Any, title: str, path: str | Path | Any) -> None:
+    """Tidy the axes and write the file, whole or not at all; the same figure gives the same bytes."""
     import matplotlib
 
     axes.spines[["top", "right"]].set_visible(False)
@@ -104,7 +109,9 @@ def _finish(figure: Any, axes: Any, title: str, path: str | Path | Any) -> None:
     axes.tick_params(labelsize=8)
     if title:
         axes.set_title(title, fontsize=10)
-    kind = Path(path).suffix[1:] if isinstance(path, str | Path) else "svg"
+    named = isinstance(path, str | Path)
+    kind = Path(path).suffix[1:] if named else "svg"
     metadata = {"Date": None} if kind == "svg" else {}
     with matplotlib.rc_context({"svg.hashsalt": "segexp", "svg.fonttype": "none"}):
-        figure.savefig(path, format=kind, dpi=150, metadata=metadata)
+        with written_whole(path) if named else nullcontext(path) as target:
+            figure.savefig(target, format=kind, dpi=150, metadata=metadata)
