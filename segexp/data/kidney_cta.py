@@ -261,8 +261,8 @@ def tables(files: LabelMap, organ: LabelMap, cyst: str, lookups: Mapping[str, Ma
     for target in set(targets) - {TARGET}:
         if target not in lookups or lookups[target].get("source") != TARGET:
             raise ConfigError(f"data.lookups: nothing says how {target} is made from {TARGET}")
-        table = lookup_table(organ, label_maps[target], lookups[target]["values"])
-        result[target] = np.where(own < 0, IGNORE, table[np.maximum(own, 0)]).astype(np.int16)
+        table = lookup_table(organ, label_maps[target], lookups[target]["values"]).astype(np.int16)
+        result[target] = np.where(own < 0, np.int16(IGNORE), table[np.maximum(own, 0)])
     return result
 
 

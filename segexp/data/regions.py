@@ -208,8 +208,8 @@ def read_regions(path: Path) -> dict[str, list]:
 def chosen(found: Sequence[Region], scan: Scan, frame: Frame | None, every_kidney: bool) -> list[Region]:
     """Return one region per kidney that is judged: those with a tumour, largest first, or only the largest.
 
-    A side where nothing was found gets a window in the middle of its half of the body, with score 0: a kidney that was
-    missed counts as the worst result, not as none.
+    A side where nothing was found gets a window in a corner of the CT, with score 0: on the CT, a kidney that was missed
+    counts as the worst result, not as none.
     """
     with_tumor = sorted((one for one in scan.kidneys or () if one.tumor_ml > 0), key=lambda one: -one.tumor_ml)
     result = []
@@ -225,9 +225,8 @@ def chosen(found: Sequence[Region], scan: Scan, frame: Frame | None, every_kidne
 
 
 def missed(side: str, scan: Scan, frame: Frame) -> Region:
-    """Return the window in the middle of a half of the CT."""
+    """Return a window in the corner of the CT where air is, on the given side: it holds no kidney, by luck neither."""
     shape = scan.voxels.shape
-    half = scan.middle / 2 if side == SIDES[0] else (scan.middle + shape[0]) / 2
-    low = tuple(int(value) for value in (half, shape[1] / 2, shape[2] / 2))
+    low = (0 if side == SIDES[0] else shape[0] - 1, shape[1] - 1, 0)
     nowhere = Kidney(side, low, tuple(value + 1 for value in low), low, 0.0, 0.0)  # type: ignore[arg-type]
     return Region(side, *frame.around(nowhere, shape, scan.spacing), score=0.0)
