@@ -102,6 +102,13 @@ def test_classes_keep_the_order_of_the_targets() -> None:
     assert list(classes(MAPS, ["lesion", "tissue"]).items()) == [("lesion", 3), ("tissue", 2)]
 
 
+def test_the_structures_in_class_order() -> None:
+    register_resolvers()
+    cfg = OmegaConf.create({"maps": {"lesion": {7: "rim", 0: "background", 5: "core"}}, "targets": ["lesion"],
+                            "structures": "${names:${maps},${targets}}"})
+    assert OmegaConf.to_container(cfg, resolve=True)["structures"] == {"lesion": ["background", "core", "rim"]}
+
+
 @pytest.mark.parametrize(("targets", "text"), [(["tisue"], "did you mean tissue?"), ([], "is empty"),
                                                  (None, "is empty")])
 def test_targets_without_a_label_map(targets: object, text: str) -> None:

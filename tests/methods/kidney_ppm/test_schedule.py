@@ -69,7 +69,8 @@ def test_a_training_that_goes_on_keeps_its_place(tmp_path):
         module = Line()
         trainer = pl.Trainer(max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
                              enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)
-        trainer.fit(module, torch.utils.data.DataLoader(range(100)), ckpt_path=checkpoint)
+        trainer.fit(module, torch.utils.data.DataLoader(range(100)), ckpt_path=checkpoint,
+                    weights_only=True)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return module.rates
 
