@@ -244,6 +244,6 @@ def test_every_step_is_a_group(vote, crf, made, components, keep):
 
 
 def test_the_dense_field_composes_without_its_extra():
-    cfg = compose("train", ["inference=voted_windows", "inference/crf=dense", r"inference\.crf\.iterations=3"])
+    cfg = compose("train", ["inference=voted_windows", "inference/crf=dense", "inference.crf.iterations=3"])
     assert check(cfg) == []
     assert cfg.inference.crf.iterations == 3
