@@ -1,4 +1,4 @@
-"""Automatic segmentation of kidney and renal tumor in CT images based on 3D FCN with pyramid pooling.
+"""Automatic Segmentation of Kidney and Renal Tumor in CT Images Based on 3D FCN with Pyramid Pooling Module.
 
 Yang et al., ICPR 2018.
 """

@@ -1,4 +1,4 @@
-"""The 3D fully convolutional network with pyramid pooling (Yang et al. 2018, section II and figure 3)."""
+"""The 3D fully convolutional network with pyramid pooling (Yang et al. 2018, section II-A and figure 3)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The pyramid pooling module in three dimensions (Yang et al. 2018, section II-B).
+"""The pyramid pooling module in three dimensions (Yang et al. 2018, section II-A).
 
 Cells of 2^3, 4^3, 8^3 and 16^3 voxels of the features, not a fixed number of cells: what a cell means in millimetres is
 the same for every input size. (The two-dimensional module of Zhao et al. 2017 divides any image into 1, 2, 3 and 6.)
