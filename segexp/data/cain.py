@@ -10,18 +10,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from segexp.data.cache import Cache
 from segexp.data.cases import Listed
-from segexp.data.checks import Rules
-from segexp.data.datamodule import SegmentationDataModule
-from segexp.data.labelmap import LabelMap
+from segexp.data.lesions import LesionData
 from segexp.data.splits import id_order
 from segexp.errors import ConfigError, DataError
 
 SUBJECT = "{sub}"
 
 
-class CAIN(SegmentationDataModule):
+class CAIN(LesionData):
     """FLAIR images with lesions drawn by hand, found by patterns (Mac et al. 2020, section 3.1).
 
     The data are private and their layout is not published; the default patterns are those of BIDS. A case is a
@@ -32,17 +29,17 @@ class CAIN(SegmentationDataModule):
     Args:
         root: folder that the patterns start from.
         label_maps: target -> {0: background, 1: structure}.
-        targets, split, cache, train_size, workers, sampling, intensity, strata, split_seed: as in the base class.
         image_glob: pattern of the images.
         mask_glob: pattern of the label map of a subject, ``{sub}``.
         mask_value: value of the structure in the label maps' files.
         participants: table of the subjects with the column participant_id, below ``root``; None, or absent: no groups.
         group: the column that is a case's group.
-        on_unknown: ``error`` or ``background``, for other values in the label maps.
-        affine_tolerance: how far an entry of a label map's affine may lie from the image's.
-        unplaced: ``pixdim`` or ``error``, for files with neither sform nor qform.
+
+    The other arguments are those of the base class.
 
     """
+
+    label_key = "data.mask_value"
 
     def __init__(
         self,
@@ -59,6 +56,7 @@ class CAIN(SegmentationDataModule):
         on_unknown: str = "error",
         affine_tolerance: float = 1e-3,
         unplaced: str = "pixdim",
+        eval_size: int | Sequence[int] | None = None,
         train_size: int | None = None,
         workers: int = 0,
         sampling: Any = None,
@@ -66,32 +64,16 @@ class CAIN(SegmentationDataModule):
         strata: str | None = None,
         split_seed: int | None = None,
     ) -> None:
-        super().__init__(label_maps, targets, split, cache, train_size, workers=workers, sampling=sampling,
-                         intensity=intensity, strata=strata, split_seed=split_seed)
-        for key, value, choices in (("on_unknown", on_unknown, ("error", "background")),
-                                    ("unplaced", unplaced, ("pixdim", "error"))):
-            if value not in choices:
-                raise ConfigError(f"data.{key}={value}: expected {' or '.join(choices)}")
         if not isinstance(mask_value, int) or not 1 <= mask_value:
             raise ConfigError(f"data.mask_value={mask_value}: expected a whole number above 0")
-        self.all_label_maps = {name: _with_value(one, mask_value) for name, one in self.all_label_maps.items()}
-        self.label_maps = {name: self.all_label_maps[name] for name in self.targets}
-        self.root, self.image_glob, self.mask_glob = Path(root), image_glob, mask_glob
+        label_maps = {target: _with_value(target, one, mask_value) for target, one in label_maps.items()}
+        super().__init__(root, label_maps, targets, split, cache, on_unknown, affine_tolerance, unplaced, eval_size,
+                         train_size, workers, sampling, intensity, strata, split_seed)
+        self.image_glob, self.mask_glob = image_glob, mask_glob
         self.participants, self.group = participants, group
-        self.cache = Cache(cache, unplaced=unplaced)
         self.part = _part_with_wildcard(image_glob)
         if SUBJECT not in mask_glob:
             raise ConfigError(f"data.mask_glob={mask_glob}: expected {SUBJECT} in it, the subject that the image is of")
-        self.rules = Rules(
-            self.all_label_maps, self.targets, frozenset(self.targets), on_unknown=on_unknown,
-            affine_tolerance=affine_tolerance, affine_by_entry=True, intensity=self.intensity, may_be_empty=True,
-            smallest=sampling.size if sampling is not None else None,
-        )
-
-    @property
-    def phantom(self) -> bool:  # type: ignore[override]
-        """True when the folder says that it was made by the phantom generator."""
-        return (self.root / "phantom.json").exists()
 
     def list_cases(self) -> list[Listed]:
         """Return the subjects with an image, from names alone, sorted by id.
@@ -155,12 +137,12 @@ class CAIN(SegmentationDataModule):
         return {subject: "" if name == "n/a" else name for subject, name in known.items()}
 
 
-def _with_value(label_map: LabelMap, value: int) -> LabelMap:
+def _with_value(target: str, label_map: Mapping[int, str], value: int) -> dict[int, str]:
     """Return a label map of one structure that has another file value."""
-    if label_map.num_classes != 2:
-        raise ConfigError(f"data.label_maps.{label_map.target}: expected the background and one structure, got "
-                          f"{', '.join(label_map.names)}")
-    return LabelMap(label_map.target, (0, value), label_map.names, "data.mask_value")
+    if set(label_map) != {0, 1}:
+        raise ConfigError(f"data.label_maps.{target}: expected 0: background and 1: a structure, got "
+                          f"{dict(label_map)}; data.mask_value says which value the files have")
+    return {0: label_map[0], value: label_map[1]}
 
 
 def _part_with_wildcard(pattern: str) -> tuple[int, str]:

@@ -48,6 +48,23 @@ def resize(planes: Tensor, size: tuple[int, int], nearest: bool = False) -> Tens
     return planes
 
 
+def resize_classes(classes: Tensor, size: tuple[int, int], nearest: bool = False) -> Tensor:
+    """Return class indices [..., H, W] resized to [..., *size], of the same type.
+
+    Every class above 0 is a mask of its own, resized as an image: it holds where the result is at least 0.5, so that
+    between two classes no third one appears. Where two hold, the lower one stays.
+    """
+    result = torch.zeros((*classes.shape[:-2], *size), dtype=classes.dtype, device=classes.device)
+    for label in reversed(structures(classes)):
+        result[resize(classes == label, size, nearest) >= 0.5] = label
+    return result
+
+
+def structures(classes: Tensor) -> list[int]:
+    """Return the classes above the background that occur, in ascending order."""
+    return classes[classes > 0].unique().tolist()
+
+
 def rotate(planes: Tensor, degrees: float) -> Tensor:
     """Return planes [N, H, W] turned about their centre (n / 2 - 0.5), bilinear, with the border's values outside.
 
@@ -57,12 +74,12 @@ def rotate(planes: Tensor, degrees: float) -> Tensor:
         return planes
     height, width = planes.shape[-2:]
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    # The grid counts either axis from -1 to 1, so that a plane that is not square needs its aspect ratio here.
+    # The grid counts either axis from -1 to 1, so that a plane that is not square needs its aspect ratio here. torch's
+    # affine_grid would take longer than the sampling itself.
     aspect = max(height - 1, 1) / max(width - 1, 1)
-    turn = torch.tensor([[[cosine, -sine * aspect, 0], [sine / aspect, cosine, 0]]], dtype=planes.dtype,
-                        device=planes.device)
-    grid = F.affine_grid(turn, [1, 1, height, width], align_corners=True)
-    return F.grid_sample(planes[None], grid, "bilinear", "border", align_corners=True)[0]
+    x, y = (torch.linspace(-1, 1, n, dtype=planes.dtype, device=planes.device) for n in (width, height))
+    grid = torch.stack([cosine * x - sine * aspect * y[:, None], sine / aspect * x + cosine * y[:, None]], -1)
+    return F.grid_sample(planes[None], grid[None], "bilinear", "border", align_corners=True)[0]
 
 
 @lru_cache(maxsize=64)

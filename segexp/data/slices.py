@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from segexp.data.cases import Case
 from segexp.data.labelmap import IGNORE
-from segexp.data.resizing import resize, rotate
+from segexp.data.resizing import resize, resize_classes, rotate, structures
 from segexp.errors import ConfigError
 
 MASKS = ("linear", "nearest")
@@ -24,8 +23,8 @@ class Slices:
     """Draw axial slices, all of a volume alike, with and without structures (Mac et al. 2020, section 2.3).
 
     A slice is resized without keeping its aspect ratio, then turned about its centre. Every class of a label map is a
-    mask of its own on the way: a resized mask holds where it is at least 0.5, and again after the turn. Where two
-    classes hold, the lower one stays.
+    mask of its own on the way: it holds where the resized mask is at least 0.5, and again where the turned one is.
+    Where two classes hold, the lower one stays.
 
     Args:
         size: pixels of a sample, one number or [rows, columns].
@@ -84,16 +83,12 @@ class Slices:
         for name in targets:
             if name in case.targets:
                 classes = torch.from_numpy(case.targets[name].crop(start, shape))[..., 0]
-                for label in _structures(classes):
-                    planes.append((resize(classes == label, self.pixels, self.nearest) >= 0.5).float())
+                resized = resize_classes(classes, self.pixels, self.nearest)
+                for label in structures(resized):
+                    planes.append((resized == label).float())
                     masks.append((name, label))
         turned = rotate(torch.stack(planes), degrees)
         target = {name: torch.full(self.pixels, 0 if name in case.targets else IGNORE) for name in targets}
         for (name, label), plane in reversed(list(zip(masks, turned[1:], strict=True))):
             target[name][plane >= 0.5] = label
         return {"image": turned[:1], "target": target, "case": case.id}
-
-
-def _structures(classes: Tensor) -> list[int]:
-    """Return the classes above the background that occur, in ascending order; most slices have none."""
-    return classes[classes > 0].unique().tolist()

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from segexp.console import say
-from segexp.data.cache import Cache
 from segexp.data.cases import Listed, Manifest
-from segexp.data.checks import Progress, Rules
-from segexp.data.datamodule import SegmentationDataModule
+from segexp.data.checks import Progress
+from segexp.data.lesions import LesionData
 from segexp.data.splits import id_order
 from segexp.errors import ConfigError, DataError
 
@@ -29,7 +28,7 @@ ENDINGS = (".nii.gz", ".nii")
 TEST_SPLIT = {"train": 0, "validation": 0, "test": None}
 
 
-class WMH(SegmentationDataModule):
+class WMH(LesionData):
     """FLAIR images of several centres with lesions drawn by hand (Mac et al. 2020, section 3.1).
 
     A case is a folder that holds ``wmh.nii.gz`` and ``pre/FLAIR.nii.gz``, or uncompressed files, at any depth. The
@@ -38,13 +37,10 @@ class WMH(SegmentationDataModule):
 
     Args:
         root: folder of the data, of either release.
-        label_maps, targets, split, cache, train_size, workers, sampling, intensity, strata, split_seed: as in the base
-            class.
         use: ``training`` cases, dealt by ``split``, or ``test``: the challenge's test cases, all in the test split.
         flair: ``pre``, corrected for the bias field, or ``orig``.
-        on_unknown: ``error`` or ``background``, for file values that the label map does not declare.
-        affine_tolerance: how far an entry of a label map's affine may lie from the image's.
-        unplaced: ``pixdim`` or ``error``, for files with neither sform nor qform.
+
+    The other arguments are those of the base class.
 
     """
 
@@ -60,6 +56,7 @@ class WMH(SegmentationDataModule):
         on_unknown: str = "error",
         affine_tolerance: float = 1e-3,
         unplaced: str = "pixdim",
+        eval_size: int | Sequence[int] | None = None,
         train_size: int | None = None,
         workers: int = 0,
         sampling: Any = None,
@@ -67,27 +64,14 @@ class WMH(SegmentationDataModule):
         strata: str | None = None,
         split_seed: int | None = None,
     ) -> None:
-        for key, value, choices in (("use", use, ("training", "test")), ("flair", flair, ("pre", "orig")),
-                                    ("on_unknown", on_unknown, ("error", "background")),
-                                    ("unplaced", unplaced, ("pixdim", "error"))):
+        for key, value, choices in (("use", use, ("training", "test")), ("flair", flair, ("pre", "orig"))):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}: expected {' or '.join(choices)}")
         if use == "test":
             split, strata, train_size = TEST_SPLIT, None, None
-        super().__init__(label_maps, targets, split, cache, train_size, workers=workers, sampling=sampling,
-                         intensity=intensity, strata=strata, split_seed=split_seed)
-        self.root, self.use, self.flair = Path(root), use, flair
-        self.cache = Cache(cache, unplaced=unplaced)
-        self.rules = Rules(
-            self.all_label_maps, self.targets, frozenset(self.targets), on_unknown=on_unknown,
-            affine_tolerance=affine_tolerance, affine_by_entry=True, intensity=self.intensity, may_be_empty=True,
-            smallest=sampling.size if sampling is not None else None,
-        )
-
-    @property
-    def phantom(self) -> bool:  # type: ignore[override]
-        """True when the folder says that it was made by the phantom generator."""
-        return (self.root / "phantom.json").exists()
+        super().__init__(root, label_maps, targets, split, cache, on_unknown, affine_tolerance, unplaced, eval_size,
+                         train_size, workers, sampling, intensity, strata, split_seed)
+        self.use, self.flair = use, flair
 
     def list_cases(self) -> list[Listed]:
         """Return the cases of the part in use, from names alone, in the order of their numbers.

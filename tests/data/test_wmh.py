@@ -9,6 +9,7 @@ import torch
 from segexp.data import Slices, read_image_case
 from segexp.data.intensity import MaxScale
 from segexp.data.nifti import write_labels
+from segexp.data.resizing import resize
 from segexp.data.wmh import TRAINING, completeness
 from segexp.errors import ConfigError, DataError
 from segexp.inference import SliceBySlice
@@ -310,8 +311,31 @@ def test_a_centre_with_too_few_cases_and_folders_without_any_are_data_errors(tmp
         challenge.module(root=str(tmp_path / "nothing")).list_cases()
 
 
-@pytest.mark.parametrize("settings", [{"use": "all"}, {"flair": "raw"}, {"on_unknown": "drop"}, {"unplaced": "guess"},
-                                      {"strata": "site"}, {"targets": ["lesion"]}])
+def test_scores_can_be_computed_on_resized_slices(challenge):
+    challenge.add("Utrecht", 2)
+    module = challenge.module(split={"train": 0, "validation": 0, "test": None}, strata=None, eval_size=[32, 40])
+    (batch,) = module.test_dataloader()
+    image, labels = (array[::-1, ::-1].copy() for array in brain(2, SHAPES["Utrecht"]))
+    assert batch["image"].shape == (1, 1, 32, 40, 6) and batch["target"]["wmh"].shape == (1, 32, 40, 6)
+    assert batch["spacing"][0] == pytest.approx((0.9583 * 20 / 32, 0.9583 * 22 / 40, 3), rel=1e-4)
+    for part in range(6):
+        plane = resize(torch.from_numpy(image[..., part] / image.max()), (32, 40))
+        np.testing.assert_allclose(batch["image"][0, 0, ..., part], plane, atol=1e-6)
+        expected = resize(torch.from_numpy(labels[..., part] == 1), (32, 40)) >= 0.5
+        np.testing.assert_array_equal(batch["target"]["wmh"][0, ..., part] == 1, expected)
+    # The volume covers the same part of the world.
+    resized, whole = module.cases("test")[0].image, challenge.module().examine().reports[0].image
+    for corner in ([-0.5, -0.5, -0.5], [1, 1, 1]):
+        ends = [np.array(one.affine) @ [*np.where(np.array(corner) < 0, -0.5, np.array(one.shape) - 0.5), 1]
+                for one in (resized, whole)]
+        np.testing.assert_allclose(*ends, atol=1e-3)
+    assert module.fingerprint != challenge.module(split=module.split, strata=None).fingerprint
+
+
+@pytest.mark.parametrize("settings", [
+    {"use": "all"}, {"flair": "raw"}, {"on_unknown": "drop"}, {"unplaced": "guess"}, {"strata": "site"},
+    {"targets": ["lesion"]}, {"eval_size": 0}, {"eval_size": [1, 2, 3]},
+])
 def test_senseless_settings_name_the_key(challenge, settings):
     with pytest.raises(ConfigError, match=rf"data\.{next(iter(settings))}"):
         challenge.module(**settings)
