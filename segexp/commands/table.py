@@ -18,7 +18,8 @@ Without one of these words: run, show and check.
   segexp table run neuronet_3 seeds=[1,2,3] data.root=/data/ukb trainer=gpu
   segexp table siamese_1 data.root=/data/wmh evaluate.cain.data.root=/data/cain trainer=gpu
 
-NAME is a table of `segexp list table`, a pattern of such names, or `all`. The overrides go to every run. The table's own keys:
+NAME is a table of `segexp list table`, a pattern of such names, or `all`. The overrides go to every run. The table's
+own keys:
   seeds=[1,2,3]   instead of the declared ones
   slots=2         trainings at the same time (default: one per CPU core, one on a machine with a GPU)
   evaluate.NAME.KEY=...  for the evaluation NAME of a table whose runs are also scored on other data
@@ -165,7 +166,7 @@ def train_together(ready: list[Any], slots: int, flags: Any) -> list[str]:
     """Train runs that do not wait for each other; return a line for each that failed."""
     from segexp.runs.launch import Job, launch
 
-    ready = sorted(ready, key=work_of, reverse=True)  # the longest first, so that no slot idles at the end
+    ready = sorted(ready, key=work_of, reverse=True)  # the longest first, else as declared, so that no slot idles at the end
     jobs = [Job(f"{item.name} seed {item.seed}", item.overrides, flags.config_dirs, flags.allow) for item in ready]
     return [f"  {outcome.job.name}: {outcome.error}" for outcome in launch(jobs, slots) if outcome.status == "failed"]
 
@@ -175,7 +176,8 @@ def work_of(item: Any) -> float:
     from segexp.config.objects import plain
 
     targets = plain(item.config.network).get("targets", {})
-    return item.config.steps * (100 + sum(targets.values()))
+    classes = sum(targets.values()) if isinstance(targets, dict) else 0
+    return item.config.steps * (100 + classes)
 
 
 def page_of(declaration: Any, planned: Any) -> Any:
@@ -199,11 +201,15 @@ def folder_of(declaration: Any, planned: Any) -> Any:
 def show(declaration: Any, planned: Any) -> int:
     """Write the table in every format and print it."""
     from segexp.console import say
+    from segexp.tables.figures import draw_figures
+    from segexp.tables.measure import Scores
     from segexp.tables.page import markdown, write_page
 
     page, folder = page_of(declaration, planned), folder_of(declaration, planned)
     write_page(page, folder)
-    say(f"\n{markdown(page)}\nwritten: {folder}/table.md, .tex, .csv, .html")
+    note = f" (synthetic phantoms, {page.scale} scale)" if page.phantom else ""
+    drawn = draw_figures(declaration, Scores(planned), folder, note)
+    say("\n".join([f"\n{markdown(page)}", f"written: {folder}/table.md, .tex, .csv, .html", *drawn]))
     return 0
 
 

@@ -108,7 +108,8 @@ class GeneralizedDice(Overlap):
         """Return the loss of masked probabilities and reference [B, 1, ...]."""
         axes = tuple(range(2 if self.per_image else 0, probability.ndim))
         numerator, denominator = 0, 0
-        for p, g in ((probability, reference), (counts - probability, counts - reference)):
+        ones = counts.to(probability.dtype)
+        for p, g in ((probability, reference), (ones - probability, ones - reference)):
             size = g.sum(axes)
             weight = 1 / (size * size).clamp(min=self.epsilon)
             numerator = numerator + 2 * weight * (p * g).sum(axes)

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 # itself, add up to less than 256; steps of 1, 2 and 4 lead as far.
 REACH = 7
 STEPS = (1, 2, 4)
-POINTS = 4096  # surface voxels that look around at once
+POINTS = 1024  # surface voxels that look around at once
 PAIRS = ((1, 2), (0, 1), (0, 2))
 # Cost of the two exact ways for all others, in nanoseconds per box voxel and per query of a tree; only their ratio
 # matters. One stray voxel far away makes the box huge; many voxels far from a large surface are cheapest by a
@@ -70,10 +70,19 @@ def surface_distances(
         if structure in ours and structure in theirs:
             there = _nearest(ours[structure], theirs[structure], spacing)
             back = _nearest(theirs[structure], ours[structure], spacing)
-            hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
+            hd95 = max(_percentile(there, 0.95), _percentile(back, 0.95))
             assd = (there.sum() + back.sum()) / (there.size + back.size)
             results[structure] = SurfaceDistances(float(hd95), float(assd))
     return results
+
+
+def _percentile(values: np.ndarray, share: float) -> float:
+    """Return what ``np.percentile`` does, which for a thousand values takes longer than the distances themselves."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    ordered = np.partition(values, (low, high))
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def _surfaces(labels: np.ndarray, wanted: Sequence[int]) -> dict[int, np.ndarray]:

@@ -13,6 +13,7 @@ KEYS = {"title", "source", "seeds", "runs", "cell", "rows", "columns", "publishe
 CELL_KEYS = {"run", "evaluation", "metric", "target", "structure", "statistic", "spread", "factor", "digits",
              "reason"}
 RUN_KEYS = {"overrides", "needs", "evaluate"}
+FIGURES = ("avd_by_density",)
 STATISTICS = ("mean", "sd", "min", "max")
 
 
@@ -116,8 +117,23 @@ def read_declaration(name: str, config_dirs: Sequence[str] = ()) -> Declaration:
         for column in values:
             if (row, column) not in declaration.cells():
                 raise ConfigError(f"{file}: published.{row}.{column} is no cell of the table")
+    for figure, settings in declaration.figures.items():
+        _check_figure(file, figure, settings, declaration)
     declaration.order()
     return declaration
+
+
+def _check_figure(file: Path, name: str, settings: Mapping[str, Any], declaration: Declaration) -> None:
+    missing = [key for key in ("kind", "runs", "title") if key not in settings]
+    if missing:
+        raise ConfigError(f"{file}: figures.{name}: {', '.join(missing)} is missing")
+    if settings["kind"] not in FIGURES:
+        raise ConfigError(f"{file}: figures.{name}: kind={settings['kind']}: expected one of {', '.join(FIGURES)}")
+    for run in settings["runs"]:
+        known = declaration.runs.get(run, {}).get("evaluate", {})
+        if run not in declaration.runs or settings.get("evaluation") not in (None, *known):
+            raise ConfigError(f"{file}: figures.{name}: there is no run {run}, or it is not evaluated on "
+                              f"{settings.get('evaluation')}")
 
 
 def _check_cell(file: Path, where: tuple[str, str], cell: Mapping[str, Any], declaration: Declaration) -> None:

@@ -44,8 +44,8 @@ def plan(declaration: Declaration, overrides: Sequence[str] = (), seeds: Sequenc
          config_dirs: Sequence[str] = ()) -> list[Planned]:
     """Compose every run of a table and find what became of it.
 
-    Overrides that begin with ``evaluate.NAME.`` belong to the evaluation NAME (``evaluate.cain.data.root=/data/cain``), all others
-    to every run.
+    Overrides that begin with ``evaluate.NAME.`` belong to the evaluation NAME
+    (``evaluate.cain.data.root=/data/cain``), all others to every run.
 
     Raises:
         ConfigError: a run does not compose.
