@@ -16,12 +16,12 @@ PRIMARIES = sorted(folder.primaries(FOLDERS))
 
 
 @cache
-def groups_of(primary: str) -> tuple[str, ...]:
-    """Return the groups that can be chosen on the command line of a primary configuration."""
+def groups_of(primary: str, *overrides: str) -> tuple[str, ...]:
+    """Return the groups that can be chosen on the command line of a primary configuration with some overrides."""
     import hydra
 
     with initialised(FOLDERS):
-        choices = hydra.compose(primary, return_hydra_config=True).hydra.runtime.choices
+        choices = hydra.compose(primary, list(overrides), return_hydra_config=True).hydra.runtime.choices
     return tuple(name for name in choices if "@" not in name and not name.startswith("hydra/"))
 
 
@@ -30,18 +30,19 @@ CHOICES = [(group, choice) for group in folder.own_groups(FOLDERS) if group != "
 """Every choice of every group; experiments have a test of their own."""
 
 
-def users_of(group: str) -> list[str]:
-    """Return the primary configurations on whose command line a group can be chosen."""
-    return [primary for primary in PRIMARIES if group in groups_of(primary)]
+def contexts_of(primary: str, group: str) -> list[tuple[str, ...]]:
+    """Return the overrides with which a group can be chosen: none, or the experiments that bring it in."""
+    contexts = [(), *((f"experiment={experiment}",) for experiment in EXPERIMENTS if primary == "train")]
+    return [context for context in contexts if group in groups_of(primary, *context)]
 
 
-def problems(primary: str, *overrides: str) -> list[str]:
-    return found_in(compose(primary, overrides), primary)
+def problems(primary: str, *overrides: str, asks: bool = False) -> list[str]:
+    return found_in(compose(primary, overrides), primary, asks)
 
 
-def found_in(cfg: DictConfig, primary: str = "train") -> list[str]:
+def found_in(cfg: DictConfig, primary: str = "train", asks: bool = False) -> list[str]:
     # What only the user can know (`run: ???` of predict) may be missing.
-    found = [one for one in check(cfg) if primary == "train" or "has no value" not in one.message]
+    found = [one for one in check(cfg) if not (asks or primary != "train") or "has no value" not in one.message]
     return [str(one) for one in found]
 
 
@@ -66,22 +67,42 @@ def test_every_primary_alone(primary: str) -> None:
     assert problems(primary) == []
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("method", folder.choices(FOLDERS, "method"))
+def test_every_method_at_every_scale(method: str, scale: str) -> None:
+    assert problems("train", f"method={method}", f"scale={scale}") == []
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("data", folder.choices(FOLDERS, "data"))
+def test_every_phantom(data: str, scale: str) -> None:
+    assert problems("phantom", f"data={data}", f"scale={scale}") == []
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)
 def test_every_choice_of_every_group(group: str, choice: str) -> None:
     # A group that only other files pull in (`data/label_map`) is covered by the test of reachability.
-    for primary in users_of(group):
-        assert problems(primary, f"{group}={choice}") == []
+    asks = "???" in folder.load(folder.files(FOLDERS, group)[choice]).values()
+    for primary in PRIMARIES:
+        contexts = contexts_of(primary, group)
+        found = problems(primary, *contexts[0], f"{group}={choice}", asks=asks) if contexts else []
+        # A data set or a step of another method's inference fits there, and only there.
+        fits = not found or any(not problems(primary, *context, f"{group}={choice}", asks=asks)
+                                for context in contexts[1:])
+        assert fits, found
 
 
 def test_every_file_is_reachable() -> None:
-    used = set()
-    for primary in PRIMARIES:
-        used |= set(origins(primary).values())
-    for experiment in EXPERIMENTS:
-        used |= set(origins("train", [f"experiment={experiment}"]).values())
-    for group, choice in CHOICES:
-        for primary in users_of(group):
-            used |= set(origins(primary, [f"{group}={choice}"]).values())
+    words = {(primary,) for primary in PRIMARIES}
+    words |= {("train", f"experiment={experiment}") for experiment in EXPERIMENTS}
+    words |= {(primary, *context, f"{group}={choice}") for group, choice in CHOICES for primary in PRIMARIES
+              for context in contexts_of(primary, group)[:1]}
+    # Settings that a scale has for one method, network or loss, and the phantoms.
+    words |= {("train", f"{group}={choice}", f"scale={scale}") for group, choice in CHOICES
+              if group in ("method", "network", "loss") for scale in SCALES}
+    words |= {("phantom", f"data={data}", f"scale={scale}") for data in folder.choices(FOLDERS, "data")
+              for scale in SCALES}
+    used = {file for primary, *overrides in words for file in origins(primary, overrides).values()}
     files = {f"conf/{file.relative_to(FOLDERS[0]).as_posix()}" for file in FOLDERS[0].rglob("*.yaml")}
     # A choice that is only a defaults list or `{}` sets no key of its own.
     empty = {f"conf/{file.relative_to(FOLDERS[0]).as_posix()}" for file in FOLDERS[0].rglob("*.yaml")
