@@ -1,5 +1,7 @@
 """``segexp predict``: label maps for new images."""
 
+import re
+
 SUMMARY = "write label maps of new images on their own grid, as BIDS derivatives"
 HELP = """\
 usage: segexp predict run=RUN input=FILE_OR_FOLDER output=FOLDER [KEY=VALUE ...]
@@ -14,11 +16,14 @@ done all the same (exit code 4).
   segexp predict run=nn_all-seed1 input=head.nii.gz output=derivatives
   segexp predict run=nn_all-seed1 input=/data/heads output=derivatives targets=[fsl_fast] device=cpu
   segexp predict run=nn_all-seed1 input=/data/ukb pattern=T1.nii.gz output=derivatives
+  segexp predict run=fcn_ppm-seed1 input=/data/ct output=derivatives \\
+    data/roi=lowres data.roi.run=outputs/runs/kidney_ppm/localizer-seed1
 
 keys:
   targets=[a,b]        only these label maps (default: every one of the run)
   pattern=GLOB         which files below an input folder are images (default: *.nii*)
   inference=NAME       another option of the group `inference` than the run's own
+  data/roi=NAME        whole CTs: where their regions come from, see `segexp list data/roi`
   device=auto          auto, cpu, cuda or mps
 """
 
@@ -31,8 +36,8 @@ def run(arguments: list[str]) -> None:
     from segexp.runs.directory import get_run
 
     flags = split_flags(arguments)
-    # `inference` names an option of a group of the run's configuration, not of this command's.
-    named = [word for word in flags.overrides if word.partition("=")[0].partition("/")[0] == "inference"]
+    # These change the run's configuration: this command has no keys of that name.
+    named = [word for word in flags.overrides if re.match("(inference|data)[./=]", word)]
     own = [word for word in flags.overrides if word not in named]
     options = compose("predict", own, flags.config_dirs)
     source, output = required(options, "input"), required(options, "output")

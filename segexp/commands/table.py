@@ -166,7 +166,8 @@ def train_together(ready: list[Any], slots: int, flags: Any) -> list[str]:
     """Train runs that do not wait for each other; return a line for each that failed."""
     from segexp.runs.launch import Job, launch
 
-    ready = sorted(ready, key=work_of, reverse=True)  # the longest first, else as declared, so that no slot idles at the end
+    # The longest first, else as declared, so that no slot idles at the end.
+    ready = sorted(ready, key=work_of, reverse=True)
     jobs = [Job(f"{item.name} seed {item.seed}", item.overrides, flags.config_dirs, flags.allow) for item in ready]
     return [f"  {outcome.job.name}: {outcome.error}" for outcome in launch(jobs, slots) if outcome.status == "failed"]
 

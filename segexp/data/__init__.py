@@ -16,7 +16,7 @@ _HOME = {
     "Slices": "slices",
     "UKBiobank": "ukbiobank",
     "WMH": "wmh",
-    "read_image_case": "datamodule",
+    "read_image_case": "whole_cases",
 }
 __all__ = ["CAIN", "IGNORE", "WMH", "ClassCrops", "Crops", "KidneyCTA", "LabelMap", "SegmentationDataModule", "Slices",
            "UKBiobank", "read_image_case"]

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from segexp.console import say, track
-from segexp.data import nifti
 from segexp.data.cache import Cache
 from segexp.data.cases import Case, Listed, Manifest
 from segexp.data.checks import Progress, Rules, examine_all
-from segexp.data.intensity import Intensity, LoadedImage, ZScore
+from segexp.data.intensity import Intensity, ZScore
 from segexp.data.labelmap import LabelMap
+from segexp.data.nifti import Source
 from segexp.data.sampling import Crops, SampleStream, StepSampler, collate
 from segexp.data.splits import SPLITS, split_persons
+from segexp.data.whole_cases import WholeCases, as_it_is, read_image_case
 from segexp.errors import ConfigError, DataError
 
 SHOWN = 5  # rejected cases named when a run starts; the manifest names all
@@ -111,6 +112,22 @@ class SegmentationDataModule(pl.LightningDataModule):
         rules = replace(self.rules, wanted=self.rules.wanted | self.rules.derived) if full else self.rules
         reports = examine_all(self.list_cases(), rules, self.cache, progress)
         return Manifest(tuple(reports), tuple(self.all_label_maps))
+
+    @property
+    def reading(self) -> dict[str, str]:
+        """What decides, besides the file, which image `label_file` gives the network."""
+        return {"intensity": repr(self.intensity)}
+
+    def label_file(self, path: str | Path, label: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
+                   ) -> tuple[dict[str, np.ndarray], Source]:
+        """Label an image file that nobody has labelled, read and scaled as in training, without the cache.
+
+        ``label``: image [1, 1, D, H, W] -> target -> class indices [1, D, H, W]. Returns target -> class indices
+        [D, H, W] on the file's canonical grid, and that grid for `nifti.write_labels`. Raises DataError when the file
+        cannot be used.
+        """
+        batch = read_image_case(path, self.intensity)
+        return {target: found[0].cpu().numpy() for target, found in label(batch["image"]).items()}, batch["source"]
 
     def with_truth(self, case: Case) -> Case:
         """Return the case with its true label maps, for data sets that have them."""
@@ -218,7 +235,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         return DataLoader(
-            WholeCases(cases[rank::world]), batch_size=None, collate_fn=_as_it_is,
+            WholeCases(cases[rank::world]), batch_size=None, collate_fn=as_it_is,
             num_workers=min(self.workers, 1), pin_memory=torch.cuda.is_available(),
         )
 
@@ -233,51 +250,3 @@ class SegmentationDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Return the whole test cases."""
         return self.case_loader("test")
-
-
-class WholeCases(Dataset):
-    """Whole cases as batches of one."""
-
-    def __init__(self, cases: Sequence[Case]) -> None:
-        self.cases = cases
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the batch of case ``index``."""
-        case = self.cases[index]
-        batch = {
-            "image": torch.from_numpy(case.image.whole())[None, None],
-            "target": {name: torch.from_numpy(labels.whole())[None] for name, labels in case.targets.items()},
-            "case": [case.id], "spacing": [case.image.spacing], "group": [case.group], "path": [str(case.path)],
-        }
-        if case.truth:
-            batch["truth"] = {name: torch.from_numpy(labels.whole())[None] for name, labels in case.truth.items()}
-        if case.placement is not None:
-            batch["placement"] = [case.placement]
-        return batch
-
-
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
-    """Keep a batch as it is; the loader's own conversion would turn tuples into lists."""
-    return batch
-
-
-def read_image_case(path: str | Path, intensity: Intensity | None = None) -> dict[str, Any]:
-    """Return an image file as a batch for prediction, without a cache.
-
-    ``image`` float32 [1, 1, D, H, W], scaled as in training; ``case``, ``spacing`` (mm), ``group`` and ``path`` as in
-    whole cases, no targets; ``source``: what `nifti.write_labels` needs to write on the file's grid. Raises DataError
-    as `nifti.read` does, or when the intensity cannot scale the volume.
-    """
-    volume = nifti.read(path)
-    intensity, loaded = intensity or ZScore(), LoadedImage.of(volume.array)
-    problem = intensity.problem(loaded)
-    if problem:
-        raise DataError(f"{path}: {problem}")
-    return {
-        "image": torch.from_numpy(intensity(volume.array, loaded))[None, None], "target": {},
-        "case": [Path(path).name.split(".")[0]], "spacing": [volume.spacing], "group": [""], "path": [str(path)],
-        "source": volume.source,
-    }

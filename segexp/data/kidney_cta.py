@@ -18,9 +18,11 @@ from segexp.data.datamodule import SegmentationDataModule
 from segexp.data.intensity import Window
 from segexp.data.kidney_layouts import TARGET, Layout, source_spacing
 from segexp.data.kidney_splits import in_proportion, listed_split
-from segexp.data.kidneys import SIDES, Kidney, middle_of_body
+from segexp.data.kidneys import Kidney
 from segexp.data.labelmap import IGNORE, LabelMap, lookup_table
-from segexp.data.placement import Placement, parts_of
+from segexp.data.localizer import label_scan
+from segexp.data.nifti import Source
+from segexp.data.placement import Placement, kidneys_of, recall_of
 from segexp.data.regions import Region, RegionProvider, Scan, chosen
 from segexp.data.splits import split_persons
 from segexp.data.store import StoredImage, StoredLabels
@@ -163,6 +165,18 @@ class KidneyCTA(SegmentationDataModule):
             dealt["train"] = dealt["train"][:self.train_size]
         return dealt
 
+    @property
+    def reading(self) -> dict[str, str]:
+        """What decides, besides the file, which image `label_file` gives the network."""
+        roi = getattr(self.roi, "key", "") or repr(self.roi)
+        return super().reading | {"roi": roi, "resample": str(self.cache.spacing)}
+
+    def label_file(self, path: str | Path, label: Callable[..., Mapping[str, Any]]) -> tuple[dict[str, Any], Source]:
+        """Label a whole CT by its regions, or a region if ``roi`` is None; as in the base class."""
+        if self.mean_is_open:
+            raise ConfigError("data.intensity.mean=auto: set it to the mean that the network was trained with")
+        return label_scan(path, label, self.intensity, self.roi, self.cache.spacing)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep: the mean that the images are scaled with."""
         return {"intensity_mean": self.intensity.mean} if isinstance(self.intensity, Window) else {}
@@ -274,20 +288,6 @@ def rejected(report: Report, reason: str) -> Report:
 def tidy(region: Region) -> Region:
     """Return a region that was read from JSON, its lists as tuples."""
     return replace(region, start=tuple(region.start), size=tuple(region.size))
-
-
-def kidneys_of(organ: LabelsWindow, image: StoredImage, tumor: int) -> dict[str, Any]:
-    """Return the middle of the body and the kidneys of a CT, as plain JSON."""
-    middle = middle_of_body(image.array(), image.spacing)
-    parts = parts_of(organ, middle, tumor)
-    found = [parts.kidney(side) for side in SIDES] if parts is not None else []
-    return {"middle": middle, "kidneys": [asdict(one) for one in found if one is not None]}
-
-
-def recall_of(organ: LabelsWindow, middle: float, tumor: int, region: Region) -> float:
-    """Return the share of a region's kidney and tumour that lies inside it."""
-    parts = parts_of(organ, middle, tumor)
-    return parts.recall(region.side, region.start, region.size) if parts is not None else 0.0
 
 
 def mean_of(images: Sequence[StoredImage], intensity: Callable[..., np.ndarray]) -> float:

@@ -26,7 +26,7 @@ from segexp.data.placement import pasted
 from segexp.data.regions import Frame, Region, RegionProvider, Scan
 from segexp.data.resampling import resampled, sampled
 from segexp.data.views import AIR, cut
-from segexp.errors import DataError
+from segexp.errors import ConfigError, DataError
 from segexp.files import sha256
 
 
@@ -74,7 +74,7 @@ class NetworkRegions:
     """Regions from a low-resolution network: a run trained with ``data.view=whole``.
 
     Args:
-        run: the run's directory.
+        run: the run's directory, or the beginning of its name where only one begins like this.
         least_ml: smaller parts are no kidneys.
         unit, size, margin_mm: see `Frame`.
         every_kidney: False: of a labelled CT, one case per patient, the kidney with the largest tumour. Unlabelled CTs
@@ -86,7 +86,7 @@ class NetworkRegions:
 
     def __init__(self, run: str | Path, least_ml: float = 20.0, unit: str = "px", size: float = 150,
                  margin_mm: float = 20.0, every_kidney: bool = False) -> None:
-        self.run, self.least_ml, self.every_kidney = Path(run), least_ml, every_kidney
+        self.run, self.least_ml, self.every_kidney = the_one(Path(run)), least_ml, every_kidney
         self.frame = Frame(unit, size, margin_mm)
         self.lock = threading.Lock()  # examinations run in threads; the network is loaded and used by one at a time
         self.trained: Trained | None = None
@@ -103,6 +103,17 @@ class NetworkRegions:
                 self.trained = load_localizer(self.run)
             return localise(scan.voxels, scan.spacing, self.trained.network, self.trained.intensity, self.frame,
                             self.trained.grid, self.least_ml)
+
+
+def the_one(path: Path) -> Path:
+    """Return the directory, or the only one whose name begins like it."""
+    if path.is_dir():
+        return path
+    found = sorted(one for one in path.parent.glob(f"{path.name}*") if one.is_dir())
+    if len(found) != 1:
+        there = f"{len(found)} begin like this: {', '.join(one.name for one in found)}" if found else "there is none"
+        raise ConfigError(f"data.roi.run={path}: expected the directory of a trained localiser; {there}")
+    return found[0]
 
 
 @dataclass(frozen=True, eq=False)

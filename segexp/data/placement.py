@@ -6,13 +6,14 @@ Glossary: D/H/W = the canonical axes right, anterior, superior.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from segexp.data.kidneys import Parts
+from segexp.data.kidneys import SIDES, Parts, middle_of_body
 from segexp.data.regions import Region
-from segexp.data.store import Triple, overlap
+from segexp.data.store import StoredImage, Triple, overlap
 from segexp.data.views import LabelsWindow
 
 Row = dict[str, Any]
@@ -98,3 +99,17 @@ def parts_of(organ: LabelsWindow, middle: float, tumor: int) -> Parts | None:
     high = np.max([box[1] for box in boxes], 0) + 1
     classes = organ.part(tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)))
     return Parts(classes, tuple(int(value) for value in low), organ.spacing, middle, tumor)  # type: ignore[arg-type]
+
+
+def kidneys_of(organ: LabelsWindow, image: StoredImage, tumor: int) -> dict[str, Any]:
+    """Return the middle of the body and the kidneys of a CT, as plain JSON."""
+    middle = middle_of_body(image.array(), image.spacing)
+    parts = parts_of(organ, middle, tumor)
+    found = [parts.kidney(side) for side in SIDES] if parts is not None else []
+    return {"middle": middle, "kidneys": [asdict(one) for one in found if one is not None]}
+
+
+def recall_of(organ: LabelsWindow, middle: float, tumor: int, region: Region) -> float:
+    """Return the share of a region's kidney and tumour that lies inside it."""
+    parts = parts_of(organ, middle, tumor)
+    return parts.recall(region.side, region.start, region.size) if parts is not None else 0.0

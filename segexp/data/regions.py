@@ -142,7 +142,9 @@ class LabelRegions:
     def boxes(self, scan: Scan) -> list[Region]:
         """Return one region per side with a tumour."""
         if scan.kidneys is None:
-            raise DataError(f"{scan.id}: data.roi=label takes the regions from the labels, but there are none")
+            raise DataError(f"{scan.id}: data/roi=label takes the regions from the labels, and this image has none; "
+                            "give data/roi=lowres data.roi.run=RUN to have them found, data/roi=precomputed to read "
+                            "them, or data/roi=none where every image is one region already")
         return [Region(kidney.side, *self.frame.around(kidney, scan.voxels.shape, scan.spacing))
                 for kidney in scan.kidneys if kidney.tumor_ml > 0]
 
@@ -208,8 +210,8 @@ def read_regions(path: Path) -> dict[str, list]:
 def chosen(found: Sequence[Region], scan: Scan, frame: Frame | None, every_kidney: bool) -> list[Region]:
     """Return one region per kidney that is judged: those with a tumour, largest first, or only the largest.
 
-    A side where nothing was found gets a window in a corner of the CT, with score 0: on the CT, a kidney that was missed
-    counts as the worst result, not as none.
+    A side where nothing was found gets a window in a corner of the CT, with score 0: on the CT, a kidney that was
+    missed counts as the worst result, not as none.
     """
     with_tumor = sorted((one for one in scan.kidneys or () if one.tumor_ml > 0), key=lambda one: -one.tumor_ml)
     result = []

@@ -10,7 +10,7 @@ from segexp.errors import ConfigError, DataError, PartialError, SegexpError
 from segexp.files import sha256
 from segexp.predictions import bids
 from segexp.runs.directory import Run
-from segexp.runs.restore import changed_config, restore
+from segexp.runs.restore import changed_config, restore, restore_data
 
 
 def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | None = None, pattern: str = "*.nii*",
@@ -35,39 +35,25 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
         PartialError: some images could not be used; the others are done.
 
     """
-    from segexp.config.objects import instantiate
-
     root, folder = Path(source), Path(output)
     config = changed_config(run, changes, config_dirs)
     images = bids.name_images(bids.find_images(root, pattern, folder), root if root.is_dir() else root.parent)
-    label_maps = label_maps_of(config)
+    datamodule = restore_data(run, config, allow)
+    label_maps = datamodule.label_maps
     wanted = chosen(targets, list(label_maps), run.id)
-    work = pending(images, wanted, folder, made_by(run, config))
+    work = pending(images, wanted, folder, made_by(run, config, datamodule.reading))
     say(f"{len(images)} image{'s' * (len(images) != 1)}, {len(images) - len(work)} already there")
     bids.describe_dataset(folder, run.id, {target: label_maps[target] for target in wanted}, root)
     problems = {}
     if work:
         module = restore(run, config, label_maps, allow).to(device_of(device))
-        intensity = instantiate(config.data.get("intensity"), allow=allow)
         for name, hashes in track(list(work.items()), "predict"):
             try:
-                label(module, name, images[name], folder, {target: label_maps[target] for target in wanted}, hashes,
-                      intensity)
+                label(module, datamodule, name, images[name], folder, wanted, hashes)
             except DataError as error:
                 problems[images[name]] = str(error)
                 say(f"left out: {error}")
     report(problems, len(images), folder)
-
-
-def label_maps_of(config: Any) -> dict[str, Any]:
-    """Return target -> label map of a run's configuration."""
-    from segexp.config.objects import plain
-    from segexp.data.labelmap import LabelMap
-
-    structures = plain(config.data.label_maps)
-    targets = plain(config.method.targets)
-    return {target: LabelMap.from_mapping(target, structures[target])
-            for target in ([targets] if isinstance(targets, str) else targets)}
 
 
 def chosen(targets: Sequence[str] | str | None, known: Sequence[str], run_id: str) -> list[str]:
@@ -86,14 +72,14 @@ def chosen(targets: Sequence[str] | str | None, known: Sequence[str], run_id: st
     return wanted
 
 
-def made_by(run: Run, config: Any) -> dict[str, str]:
-    """Return the hashes of what decides a prediction besides the image: weights and configuration."""
+def made_by(run: Run, config: Any, reading: Mapping[str, str]) -> dict[str, str]:
+    """Return the hashes of what decides a prediction besides the image: weights, configuration, how it is read."""
     import hashlib
 
     from segexp.config.objects import plain
 
-    parts = {"network": config.network, "inference": config.inference, "intensity": config.data.get("intensity")}
-    settings = json.dumps({key: plain(part) for key, part in parts.items()}, sort_keys=True)
+    parts = {"network": plain(config.network), "inference": plain(config.inference), "reading": dict(reading)}
+    settings = json.dumps(parts, sort_keys=True)
     return {"run": run.id, "weights": sha256(run.checkpoint),
             "configuration": hashlib.sha256(settings.encode()).hexdigest()}
 
@@ -118,20 +104,19 @@ def valid(file: Path, hashes: Mapping[str, str]) -> bool:
         return False
 
 
-def label(module: Any, name: str, image: Path, folder: Path, label_maps: Mapping[str, Any],
-          hashes: Mapping[str, str], intensity: Any = None) -> None:
-    """Label one image, scaled by ``intensity``, and write its label maps, each with its JSON."""
+def label(module: Any, datamodule: Any, name: str, image: Path, folder: Path, targets: Sequence[str],
+          hashes: Mapping[str, str]) -> None:
+    """Label one image as the data module reads it, and write its label maps, each with its JSON."""
     import torch
 
-    from segexp.data import read_image_case
     from segexp.data.nifti import write_labels
 
-    batch = read_image_case(image, intensity)
     with torch.inference_mode():
-        prediction = module.predict_step({"image": batch["image"].to(module.device)}, 0)
-    for target, label_map in label_maps.items():
+        prediction, source = datamodule.label_file(
+            image, lambda part: module.predict_step({"image": part.to(module.device)}, 0))
+    for target in targets:
         file = bids.label_file(folder, name, target)
-        write_labels(file, label_map.decode(prediction[target][0].cpu().numpy()), batch["source"])
+        write_labels(file, datamodule.label_maps[target].decode(prediction[target]), source)
         bids.describe_labels(file, hashes, sha256(file), image)
 
 

@@ -71,18 +71,17 @@ def evaluate(evaluation: Evaluation, config_dirs: Sequence[str] = (), allow: Seq
     """
     import pytorch_lightning as pl
 
-    from segexp.config import instantiate
     from segexp.errors import DataError
     from segexp.files import write_json
     from segexp.metrics.scores import write_scores
-    from segexp.runs.restore import changed_config, restore
+    from segexp.runs.restore import changed_config, restore, restore_data
     from segexp.runs.training import now, quiet
 
     run, folder = evaluation.run, evaluation.folder
     config = changed_config(run, evaluation.changes, config_dirs)
     quiet()
     pl.seed_everything(config.seed, verbose=False)
-    datamodule = instantiate(config.data, allow=allow, sampling=instantiate(config.sampling, allow=allow))
+    datamodule = restore_data(run, config, allow)
     datamodule.prepare_data()
     datamodule.setup()
     if not datamodule.cases(evaluation.split):

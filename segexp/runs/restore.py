@@ -98,17 +98,44 @@ def restore(run: Run, config: Any, label_maps: Any, allow: Sequence[str] = ()) -
         SegexpError: the run has no finished checkpoint, or it holds other weights than the network has.
 
     """
-    import torch
-
     from segexp.runs.training import make_module
+
+    module, kept = make_module(config, label_maps, allow), checkpoint(run)
+    try:
+        module.load_state_dict(kept["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise SegexpError(f"{run.checkpoint} cannot be used: {error}") from error
+    return module.eval()
+
+
+def restore_data(run: Run, config: Any, allow: Sequence[str] = ()) -> Any:
+    """Return the data module of a configuration, which scales images as the run's did.
+
+    Raises:
+        ConfigError: the configuration does not fit together.
+        SegexpError: the run has no finished checkpoint.
+
+    """
+    from segexp.config import instantiate
+
+    datamodule = instantiate(config.data, allow=allow, sampling=instantiate(config.sampling, allow=allow))
+    datamodule.load_state_dict(checkpoint(run).get(type(datamodule).__qualname__, {}))
+    return datamodule
+
+
+def checkpoint(run: Run) -> dict[str, Any]:
+    """Return what a finished run's checkpoint holds.
+
+    Raises:
+        SegexpError: the run is not done, or its checkpoint cannot be read.
+
+    """
+    import torch
 
     if run.status_on_disk != "done":
         raise SegexpError(f"run {run.id} is {run.status}, not done; finish it first: its command was\n"
                           f"  {run.info.get('command', 'segexp train ...')}")
-    module = make_module(config, label_maps, allow)
     try:
-        weights = torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(weights)
+        return torch.load(run.checkpoint, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
         raise SegexpError(f"{run.checkpoint} cannot be used: {error}") from error
-    return module.eval()
