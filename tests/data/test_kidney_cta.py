@@ -6,7 +6,6 @@ import pytest
 
 from segexp.data.intensity import Window
 from segexp.data.labelmap import IGNORE
-from segexp.data.regions import LabelRegions
 from segexp.errors import ConfigError, DataError
 from tests.data.kidneys import KIDNEYS, Folder, abdomen, as_kits, kits_affine, reports, write
 
@@ -200,52 +199,6 @@ def test_scaled_files_are_read_in_hu(native):
     start = case.placement.region.start
     box = tuple(slice(a, a + n) for a, n in zip(start, case.image.shape, strict=True))
     np.testing.assert_allclose(case.image.array(), np.asarray(raw.dataobj)[box])
-
-
-def test_patients_are_dealt_nine_to_five_or_as_many_as_asked(native):
-    native.fill(14)
-    module = native.module()
-    sizes = {name: len(module.cases(name)) for name in ("train", "validation", "test")}
-    assert sizes == {"train": 9, "validation": 0, "test": 5}
-    again = native.module(cache=str(native.base / "another"))
-    assert again.split_table() == module.split_table()
-    assert native.module(split_seed=1).split_table() != module.split_table()
-    ids = [case.id for case in module.cases("train")]
-    assert ids != sorted(ids) or [case.id for case in module.cases("test")] != sorted(ids)
-    asked = native.module(split={"train": 4, "validation": 1, "test": 2})
-    assert [len(asked.cases(name)) for name in ("train", "validation", "test")] == [4, 1, 2]
-    part = native.module(val_fraction=0.3, train_size=5)
-    assert [len(part.cases(name)) for name in ("train", "validation", "test")] == [5, 3, 5]
-    assert {case.id for case in part.cases("test")} == {case.id for case in module.cases("test")}
-    assert {case.id for name in ("train", "validation") for case in native.module(val_fraction=0.3).cases(name)} == {
-        case.id for case in module.cases("train")}
-
-
-def test_a_file_of_splits_is_honoured(native):
-    native.fill(5)
-    path = native.root / "splits.json"
-    path.write_text(json.dumps({"train": ["p03", "p01"], "test": ["p00"]}))
-    module = native.module()
-    assert {name: [case.id for case in module.cases(name)] for name in ("train", "validation", "test")} == {
-        "train": ["p01", "p03"], "validation": [], "test": ["p00"]}
-    assert len(native.module(splits_file=None).cases("train")) == 3
-    for content, words in (({"train": ["p9"]}, "names p9"), ({"train": ["p01"], "test": ["p01"]}, "patient p01"),
-                           ({"dev": []}, "expected lists of cases named train")):
-        path.write_text(json.dumps(content))
-        with pytest.raises(DataError, match=words):
-            native.module().setup()
-
-
-def test_two_kidneys_of_a_patient_stay_together(native):
-    for number in range(6):
-        native.add(f"p{number}", *abdomen({"left": 3, "right": 2}, seed=number))
-    module = native.module(roi=LabelRegions(size=24, every_kidney=True))
-    table = module.split_table()
-    assert len(table) == 12
-    for person in {person for _, person, _ in table}:
-        rows = [(case, split) for case, one, split in table if one == person]
-        assert [case for case, _ in rows] == [f"{person}_left", f"{person}_right"]
-        assert len({split for _, split in rows}) == 1
 
 
 def test_the_mean_is_that_of_the_training_regions_alone(native):
