@@ -50,6 +50,16 @@ class SegmentationModule(pl.LightningModule):
         self.inference, self.scorer, self.label_maps = inference, scorer, dict(label_maps)
         self.rows: list[dict[str, Any]] = []
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a run's record says about its training beside the configuration: label -> text."""
+        return {}
+
+    @property
+    def cautions(self) -> list[str]:
+        """What everybody who reads the scores has to know: sentences, put below every table with them."""
+        return []
+
     def forward(self, image: Tensor) -> Mapping[str, Any]:
         """Return target -> logits [B, K, D, H, W] of an image [B, C, D, H, W]."""
         return self.network(image)

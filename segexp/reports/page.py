@@ -88,6 +88,7 @@ def facts(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("started", info.get("started")), ("finished", info.get("finished")),
         ("training", None if seconds is None else duration(seconds)),
         ("peak memory", None if memory is None else f"{memory:.2f} GB"), ("device", resources.get("device")),
+        *(info.get("facts") or {}).items(), *(("caution", text) for text in info.get("cautions") or ()),
     ]
     return [(label, str(value)) for label, value in listed if value not in (None, "")]
 

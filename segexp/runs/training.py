@@ -141,6 +141,7 @@ def fit_and_test(run: Run, config: Any, module: Any, datamodule: Any, allow: Seq
                  "checkpoint_sha256": sha256(run.checkpoint)}
     run.update(resources=resources)
     trainer.test(module, datamodule=datamodule, verbose=False)
+    run.update(facts=module.facts, cautions=module.cautions)
     finish(run, module.rows, trained)
 
 

@@ -105,10 +105,10 @@ def judged(low: float, high: float, pair: Mapping[str, Any]) -> str:
 
 
 def names_of(claim: Mapping[str, Any]) -> list[str]:
-    """Return what every pair compares: its target or structure and metric, and with what where that is not enough."""
+    """Return what every pair compares: its target or structure and metric, and the runs where that is not enough."""
     pairs = claim.get("pairs", ())
     names = [f"{pair.get('structure') or pair['target']} {pair.get('metric', '')}".strip() for pair in pairs]
-    return [f"{name} than {pair['right']}" if names.count(name) > 1 else name
+    return [f"{name}, {pair['left']} - {pair['right']}:" if names.count(name) > 1 else name
             for name, pair in zip(names, pairs, strict=True)]
 
 

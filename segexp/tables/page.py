@@ -84,6 +84,11 @@ class Page:
             counts = ", ".join(f"{defined} of {cases}" for defined, cases in counted)
             notes.append(f"Cases with a defined value: {counts}. [low, high]: 95 % bootstrap interval of the mean over "
                          "cases. sd: population standard deviation. Several seeds: mean of each seed's statistic.")
+        cautions: dict[str, list[str]] = {}
+        for item in self.planned:
+            for text in item.run.info.get("cautions") or () if item.usable else ():
+                cautions.setdefault(text, []).append(f"{item.name} (seed {item.seed})")
+        notes += [f"{', '.join(who)}: {text}." for text, who in cautions.items()]
         missing = sorted(f"{item.name} (seed {item.seed}) is {item.status}" for item in self.planned if not item.usable)
         notes += [f"Not shown: {', '.join(missing)}."] * bool(missing)
         return notes + [PHANTOM_NOTE] * self.phantom

@@ -120,8 +120,9 @@ def test_intervals_are_judged_by_what_is_expected(low, high, pair, expected) -> 
 def test_pairs_of_one_target_are_told_apart_and_carry_their_own_published_values() -> None:
     pairs = [{"left": "a", "right": right, "target": "wmh", "metric": "avd", "expect": "lower", "published": values}
              for right, values in (("b", [1, 2]), ("c", [3, 2]))]
-    assert names_of({"pairs": pairs}) == ["wmh avd than b", "wmh avd than c"]
-    assert published_says({"pairs": pairs}) == "wmh avd than b 1 against 2 (holds); wmh avd than c 3 against 2 (fails)"
+    assert names_of({"pairs": pairs}) == ["wmh avd, a - b:", "wmh avd, a - c:"]
+    assert published_says({"pairs": pairs}) == ("wmh avd, a - b: 1 against 2 (holds); "
+                                                "wmh avd, a - c: 3 against 2 (fails)")
 
 
 def test_a_row_without_a_run_shows_what_is_published_and_why(conf: Path, tmp_path: Path, capsys) -> None:

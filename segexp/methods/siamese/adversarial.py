@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segexp.console import say
 from segexp.errors import ConfigError, SegexpError
 from segexp.methods.siamese.content_loss import SiameseLoss
 from segexp.methods.siamese.module import SiameseModule
 from segexp.methods.siamese.preprocessing import choose
 
 TRAINED = {"all": ("0", "2", "5", "7"), "block2": ("5", "7")}
+FULL = 0.5  # part of a volume that is predicted positive from which on the prediction has collapsed
+OUTGROWN = 10.0  # times the first step's size at which features count as outgrown
 
 
 class AdversarialSiameseModule(SiameseModule):
@@ -26,7 +29,9 @@ class AdversarialSiameseModule(SiameseModule):
 
     The maximum has no bound (larger weights make larger differences), so collapse is to be expected, and watched:
     ``train/loss_size_pool1`` and ``_pool2``, the mean size of the features, and ``train/positive``, the part of the
-    pixels that are predicted positive. Numbers that are not finite end the run with a message.
+    pixels that are predicted positive. Every validation and the test look at their label maps: when they are all empty,
+    or half full, or the features have outgrown those of the first step, that is said, kept in the run's record and put
+    below every table (`cautions`). Numbers that are not finite end the run with a message.
 
     Args:
         d_lr: learning rate of the discriminator (section 4.1: 1e-5); the rest is the generator's optimiser's.
@@ -55,6 +60,15 @@ class AdversarialSiameseModule(SiameseModule):
         self.automatic_optimization = False
         self.d_lr, self.d_every, self.order, self.clip_norm = d_lr, d_every, order, clip_norm
         self.discriminator = [self.loss.front.features[name] for name in TRAINED[train_layers]]
+        self.shares: list[float] = []  # part of each volume that was predicted positive in this validation or test
+        self.first_size: float | None = None
+        self.last_size: Tensor | None = None
+        self.collapse = ""
+
+    @property
+    def cautions(self) -> list[str]:
+        """Also say how the training collapsed, if it did."""
+        return super().cautions + [f"the training collapsed: {self.collapse}"] * bool(self.collapse)
 
     def setup(self, stage: str) -> None:
         """Read the ImageNet weights before the first step.
@@ -88,11 +102,62 @@ class AdversarialSiameseModule(SiameseModule):
                           batch_size=len(batch["case"]))
         return seen["loss"]
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the volumes of the last validation."""
+        super().on_validation_epoch_start()
+        self.shares = []
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the volumes of the last validation or test."""
+        super().on_test_epoch_start()
+        self.shares = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Also look for a collapse."""
+        super().on_validation_epoch_end()
+        self.look_for_collapse()
+
+    def on_test_epoch_end(self) -> None:
+        """Look for a collapse."""
+        self.look_for_collapse()
+
+    def _score(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        labels = super()._score(batch)
+        self.shares += [float((found == 1).float().mean()) for found in labels.values()]
+        return labels
+
+    def look_for_collapse(self) -> None:
+        """Keep and say what has collapsed, judged by the label maps of this validation or test."""
+        found, volumes = [], f"of {len(self.shares)} volumes"
+        if self.shares and not max(self.shares):
+            found.append(f"nothing is predicted in any {volumes}")
+        elif self.shares and min(self.shares) > FULL:
+            found.append(f"more than half of every one {volumes} is predicted")
+        if self.first_size and self.last_size is not None:
+            growth = float(self.last_size) / self.first_size
+            if growth > OUTGROWN:
+                found.append(f"the features are {growth:.0f} times as large as in the first step")
+        self.collapse = "; ".join(found)
+        if found:
+            say(f"step {self.global_step}: {self.cautions[-1]}")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also keep the size of the first step's features."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["first_size"] = self.first_size
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the size of the first step's features from where the run goes on."""
+        self.first_size = checkpoint.get("first_size")
+
     def generate(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Take a step down with the generator and return the parts of its loss."""
         optimizer = self.optimizers()[0]
         parts = self.loss(outputs, batch)
         self.refuse_nonsense(parts)
+        self.last_size = parts["size_pool2"]
+        if self.first_size is None:
+            self.first_size = float(self.last_size)
         optimizer.zero_grad()
         self.manual_backward(parts["loss"])
         optimizer.step()

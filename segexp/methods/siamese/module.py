@@ -18,6 +18,19 @@ class SiameseModule(SegmentationModule):
         """Kind and SHA-256 of VGG19's weights (see ``Vgg19Front.record``); empty for other losses."""
         return dict(self.loss.front.record) if isinstance(self.loss, SiameseLoss) else {}
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Kind and hash of VGG19's weights."""
+        texts = [f"{key} {value}" for key, value in self.pretrained.items()]
+        return {"VGG19": ", ".join(texts)} if texts else {}
+
+    @property
+    def cautions(self) -> list[str]:
+        """Say that a random front end is not the paper's."""
+        random = self.pretrained.get("weights") == "random"
+        return ["the front end has random weights instead of ImageNet's: this tries the machinery, not the paper's "
+                "claim about transferred features"] if random else []
+
     def setup(self, stage: str) -> None:
         """Read VGG19's weights before the first step."""
         if stage == "fit" and isinstance(self.loss, SiameseLoss):
