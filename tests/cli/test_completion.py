@@ -24,7 +24,7 @@ EXPERIMENTS = folder.choices([conf_dir()], "experiment")
     ("segexp train experiment=", {f"experiment={name}" for name in EXPERIMENTS}),
     ("segexp train seed=1 scale=d", {"scale=demo"}),
     ("segexp train method/targets=nn", {"method/targets=nn_all", "method/targets=nn_tissue"}),
-    ("segexp train -m optimizer=adam,", {"optimizer=adam,adamw", "optimizer=adam,sgd"}),
+    ("segexp train -m optimizer=adam,s", {"optimizer=adam,sgd", "optimizer=adam,sgd_momentum"}),
     ("segexp train optimizer.", {"optimizer.lr=", "optimizer.eps="}),
     ("segexp train logger=wandb logger.wandb.mode=o", {"logger.wandb.mode=offline", "logger.wandb.mode=online"}),
     ("segexp train --con", {"--config-dir"}),
@@ -75,7 +75,7 @@ def test_bash(tmp_path: Path) -> None:
     # Readline only replaces what follows the `=`.
     assert ask_bash("segexp train scale=d", tmp_path) == ["demo"]
     assert set(ask_bash("segexp train experiment=neuronet/nn_", tmp_path)) == {"neuronet/nn_all", "neuronet/nn_tissue"}
-    assert ask_bash("segexp train -m seed=1 optimizer=adam,s", tmp_path) == ["adam,sgd"]
+    assert ask_bash("segexp train -m seed=1 optimizer=adam,sg", tmp_path) == ["adam,sgd", "adam,sgd_momentum"]
     assert ask_bash("segexp train nothing.like", tmp_path) == []
 
 

@@ -41,4 +41,4 @@ def test_an_unknown_group_gets_the_nearest(capsys: pytest.CaptureFixture) -> Non
 def test_choices_of_a_folder_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "optimizer").mkdir()
     (tmp_path / "optimizer/mine.yaml").write_text("# My own optimiser.\nlr: 1\n")
-    assert "  mine   My own optimiser." in listed(capsys, "optimizer", "--config-dir", str(tmp_path))
+    assert "  mine          My own optimiser." in listed(capsys, "optimizer", "--config-dir", str(tmp_path))

@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(outputs: Path, tmp_path: Path)
     data = [f"data.{key}={outputs}/phantoms/ukbiobank_smoke/{folder}" for key, folder in
             (("root", "bulk"), ("derived_root", "derived"), ("truth_root", "truth"))]
     more = [*data, "steps=60", "validate_every=1000", "callbacks.checkpoint.every_steps=5",
-            f"data.cache={tmp_path}/cache"]
+            f"data.cache={tmp_path}/cache", "threads=1"]
     words = train_words(tmp_path / "killed", *more)
     process = subprocess.Popen([sys.executable, "-m", "segexp", *words], stdout=subprocess.DEVNULL,
                                env={**os.environ, "OMP_NUM_THREADS": "1"})
