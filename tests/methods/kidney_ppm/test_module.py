@@ -50,8 +50,9 @@ def loader(batches):
 
 
 def make_trainer(cfg, steps, folder):
-    return instantiate(cfg.trainer, limit_val_batches=0, max_steps=steps, max_epochs=-1, logger=False, default_root_dir=folder,
-                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    return instantiate(cfg.trainer, limit_val_batches=0, max_steps=steps, max_epochs=-1, logger=False,
+                       default_root_dir=folder, enable_checkpointing=False, enable_progress_bar=False,
+                       enable_model_summary=False)
 
 
 @pytest.mark.parametrize("network", SMALL)
@@ -93,6 +94,15 @@ def test_the_default_network_is_the_papers():
     network = instantiate(cfg.network)
     assert isinstance(network, FCNPPM)
     assert sum(parameter.numel() for parameter in network.parameters()) == 5_217_715
+
+
+@pytest.mark.parametrize("scale", ["smoke", "demo"])
+@pytest.mark.parametrize("network", SMALL)
+def test_every_network_is_made_at_every_scale(network, scale):
+    cfg = compose("train", ["experiment=kidney_ppm/fcn_ppm", f"network={network}", f"scale={scale}"])
+    with torch.no_grad():
+        logits = instantiate(cfg.network).eval()(torch.zeros(1, 1, *cfg.sampling.size))["kidney"]
+    assert logits.shape == (1, 3, *cfg.sampling.size)
 
 
 def test_a_trained_network_is_the_same_after_a_checkpoint(tmp_path):
