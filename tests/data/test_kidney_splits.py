@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segexp.data.kidney_splits import in_proportion
@@ -25,6 +25,7 @@ def dealt(persons, seed=0):
     return split_persons(persons, in_proportion(PAPER, len(set(persons))), seed=seed)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 999), min_size=2, max_size=200), st.randoms(use_true_random=False), st.integers(0, 9))
 def test_nobody_trains_and_tests(numbers, random, seed):
     persons = [f"case_{number:05d}" for number in sorted(numbers)]

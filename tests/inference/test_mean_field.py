@@ -124,6 +124,22 @@ def test_empty_and_full_maps():
     assert full.shape == (4, 5, 6) and full.max() <= 2
 
 
+@pytest.mark.parametrize("label", [0, 1, 2])
+@pytest.mark.parametrize("belief", [0.4, 0.8, 1.0])
+def test_what_is_the_same_everywhere_stays(label, belief):
+    """Also at the border, and whatever the image shows."""
+    labels = torch.full((9, 12, 10), label, dtype=torch.uint8)
+    probabilities = torch.full((3, *labels.shape), (1 - belief) / 2)
+    probabilities[label] = belief
+    for image in (torch.zeros(labels.shape), noise(*labels.shape)):
+        assert torch.equal(LocalMeanField()(labels, probabilities, image), labels)
+
+
+def test_a_single_voxel_has_no_neighbours():
+    probabilities = torch.tensor([0.3, 0.5, 0.2]).view(3, 1, 1, 1)
+    assert LocalMeanField()(torch.ones(1, 1, 1, dtype=torch.uint8), probabilities, torch.zeros(1, 1, 1)).item() == 1
+
+
 def test_certain_probabilities_stay_finite():
     labels = torch.from_numpy(ball((20, 20, 20), 5, 10).astype(np.uint8))
     certain = torch.stack([1 - labels, labels]).float()
