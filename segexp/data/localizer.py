@@ -183,8 +183,14 @@ def label_scan(path: str | Path, label: Callable[[Tensor], Mapping[str, Tensor]]
     problem = intensity.problem(image)
     if problem:
         raise DataError(f"{path}: {problem}")
-    boxes = [Region("", (0, 0, 0), fine.array.shape)] if roi is None else roi.boxes(
-        Scan(Path(path).name.split(".")[0], fine.array, fine.spacing, middle_of_body(fine.array, fine.spacing)))
+    boxes = [Region("", (0, 0, 0), fine.array.shape)]
+    if roi is not None:
+        scan = Scan(Path(path).name.split(".")[0], fine.array, fine.spacing,
+                    middle_of_body(fine.array, fine.spacing), zoom=tuple(np.divide(volume.spacing, fine.spacing)))
+        try:
+            boxes = roi.boxes(scan)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
     if not boxes:
         raise DataError(f"{path}: no kidney was found in this image")
     labels: dict[str, np.ndarray] = {}

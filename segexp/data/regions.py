@@ -142,7 +142,7 @@ class LabelRegions:
     def boxes(self, scan: Scan) -> list[Region]:
         """Return one region per side with a tumour."""
         if scan.kidneys is None:
-            raise DataError(f"{scan.id}: data/roi=label takes the regions from the labels, and this image has none; "
+            raise DataError("data/roi=label takes the regions from the labels, and this image has none; "
                             "give data/roi=lowres data.roi.run=RUN to have them found, data/roi=precomputed to read "
                             "them, or data/roi=none where every image is one region already")
         return [Region(kidney.side, *self.frame.around(kidney, scan.voxels.shape, scan.spacing))
