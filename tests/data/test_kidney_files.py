@@ -110,6 +110,16 @@ def test_sides_do_not_depend_on_the_order_of_storage(tmp_path, axes):
     np.testing.assert_array_equal(case.image.array(), image[box])
 
 
+def test_labels_may_be_stored_along_other_axes_than_their_image(tmp_path):
+    image, labels = abdomen({"left": 3})
+    folder = Folder(tmp_path)
+    folder.add("a", image, labels)
+    turned = nib.as_closest_canonical(nib.load(folder.path("a", "label"))).as_reoriented([[0, -1], [2, 1], [1, -1]])
+    write(folder.path("a", "label"), np.asarray(turned.dataobj).astype(np.float32), turned.affine)
+    case = reports(folder, view="whole")["a"].case
+    np.testing.assert_array_equal(case.targets["kidney"].whole(), labels)
+
+
 def test_every_defect_of_the_phantom_is_named(tmp_path):
     root = kidney_cta.write(tmp_path / "tree", cases=2, test=1, broken=len(kidney_cta.DEFECTS), preset="tiny",
                             processes=1)
