@@ -108,13 +108,8 @@ def test_left_and_right_are_the_patients(whole: list[Abdomen]) -> None:
         assert (case.image[0] < -900).all()
         body = ndimage.binary_dilation(ndimage.binary_fill_holes(case.image > -300))
         assert not (case.labels > 0)[~body].any()
-
-
-def test_the_liver_lies_on_the_right(whole: list[Abdomen]) -> None:
-    image = np.median([case.image for case in whole], 0)  # bowel crosses it in some cases
-    right, left = image[50:57, 30:36, -5:], image[28:35, 30:36, -5:]  # beside the midline: the spleen is smaller
-    assert np.median(right) == pytest.approx(110, abs=10)
-    assert np.median(left) < 0
+    image = np.median([case.image for case in whole], 0)  # bowel crosses the liver in some cases
+    assert np.median(image[50:57, 30:36, -5:]) == pytest.approx(110, abs=10) and np.median(image[28:35, 30:36, -5:]) < 0
 
 
 def test_tumours_of_regions_lie_away_from_the_midline(regions: list[Abdomen]) -> None:
