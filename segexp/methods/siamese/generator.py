@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segexp.errors import ConfigError, DataError
-from segexp.methods.siamese.preprocessing import Preprocessing, choose
+from segexp.methods.siamese.preprocessing import READINGS, Preprocessing, choose
 
 KERAS_NORM = {"eps": 1e-3, "momentum": 0.01}  # Keras' defaults; its momentum 0.99 is torch's 0.01
 
@@ -63,7 +63,7 @@ class DenseUNet(nn.Module):
         base_filters: channels of the first block.
         transition: ``conv1x1`` or ``none`` (see ``DenseBlock``).
         in_channels: 3: the replicated image, 1: the image itself.
-        generator_input: ``vgg``: preprocessed as for VGG19; ``raw01``: as it comes, 0 to 1.
+        generator_input: ``raw01``: as it comes, 0 to 1; ``vgg``: preprocessed as for VGG19.
         preproc: how VGG19's preprocessing is read (``READINGS``).
         negative_slope: of the leaky ReLU.
         norm: ``eps`` and ``momentum`` (weight of a batch in the running statistics) of batch normalisation.
@@ -74,7 +74,7 @@ class DenseUNet(nn.Module):
 
     def __init__(self, targets: Sequence[str] | str, n_blocks: int = 4, layers_per_block: int = 2,
                  base_filters: int = 32, transition: str = "conv1x1", in_channels: int = 3,
-                 generator_input: str = "vgg", preproc: str = "caffe01", negative_slope: float = 0.1,
+                 generator_input: str = "raw01", preproc: str = "caffe01", negative_slope: float = 0.1,
                  norm: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.targets = [targets] if isinstance(targets, str) else list(targets)
@@ -86,6 +86,7 @@ class DenseUNet(nn.Module):
                 raise ConfigError(f"network.{key}={value}: expected at least 1")
         choose("network.transition", transition, ("conv1x1", "none"))
         choose("network.generator_input", generator_input, ("vgg", "raw01"))
+        choose("network.preproc", preproc, READINGS)
         if in_channels not in (1, 3) or (in_channels == 1 and generator_input == "vgg"):
             raise ConfigError(f"network.in_channels={in_channels} with network.generator_input={generator_input}: "
                               "expected 3, or 1 with raw01")

@@ -60,7 +60,7 @@ def test_without_transition_a_block_returns_all_it_has_seen():
     ({"generator_input": "raw01"}, lambda x, mean, std: x + 0 * mean),
 ])
 def test_what_the_first_block_is_fed(settings, expected):
-    network, seen = DenseUNet("wmh", **SMALL, **settings), []
+    network, seen = DenseUNet("wmh", **SMALL, **{"generator_input": "vgg", **settings}), []
     network.encoder[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     image = torch.rand(1, 1, 8, 8)
     network(image)
@@ -69,7 +69,7 @@ def test_what_the_first_block_is_fed(settings, expected):
 
 
 def test_one_channel_is_the_image_itself():
-    network, seen = DenseUNet("wmh", **SMALL, in_channels=1, generator_input="raw01"), []
+    network, seen = DenseUNet("wmh", **SMALL, in_channels=1), []
     network.encoder[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     image = torch.rand(1, 1, 8, 8)
     network(image)
@@ -91,7 +91,7 @@ def test_keras_initialisation_and_normalisation():
     ({"generator_input": "raw"}, "network.generator_input=raw: expected one of vgg, raw01"),
     ({"preproc": "caffe"}, "network.preproc=caffe: expected one of caffe01"),
     ({"n_blocks": 0}, "network.n_blocks=0: expected at least 1"),
-    ({"in_channels": 1}, "expected 3, or 1 with raw01"),
+    ({"in_channels": 1, "generator_input": "vgg"}, "expected 3, or 1 with raw01"),
     ({"in_channels": 2, "generator_input": "raw01"}, "network.in_channels=2"),
     ({"targets": []}, "network.targets is empty"),
 ])

@@ -60,6 +60,19 @@ def test_training_does_not_begin_without_weights(tmp_path, monkeypatch):
 
 def test_readings_of_network_and_loss_go_together():
     for reading in ("caffe01", "caffe255", "torch", "none"):
-        module = make("method=siamese", f"network.preproc={reading}")
+        module = make("method=siamese", f"network.preproc={reading}", "network.generator_input=vgg")
         assert torch.equal(module.network.prepare.scale, module.loss.prepare.scale)
         assert torch.equal(module.network.prepare.shift, module.loss.prepare.shift)
+
+
+def test_the_running_statistics_follow_what_the_generator_sees(tmp_path):
+    """A few hundred steps, then evaluation finds what training has learned."""
+    words = ("loss=dice", "optimizer.lr=0.01")
+    module = make("method=siamese", *words)
+    batches = [slices(4, seed=seed) for seed in range(150)]
+    fit(module, 150, tmp_path, *words, batches=batches)
+    batch = slices(8, seed=1000)
+    in_training, in_evaluation = (module.loss(network(batch["image"]), batch)["loss"].item()
+                                  for network in (module.network.train(), module.network.eval()))
+    assert in_training < 0.2
+    assert in_evaluation < 0.3
