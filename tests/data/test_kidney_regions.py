@@ -257,7 +257,7 @@ def test_a_missed_kidney_is_the_worst_result_and_not_none():
 
 
 def test_regions_need_labels_where_they_come_from_labels():
-    with pytest.raises(DataError, match="but there are none"):
+    with pytest.raises(DataError, match="this image has none; give data/roi=lowres"):
         LabelRegions().boxes(Scan("a", np.zeros((4, 4, 4)), (1, 1, 1), 2.0))
 
 
