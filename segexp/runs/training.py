@@ -78,6 +78,7 @@ def execute(run: Run, config: Any, command: Sequence[str], allow: Sequence[str])
         torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, verbose=False)
     datamodule = instantiate(config.data, allow=allow, sampling=instantiate(config.sampling, allow=allow))
+    module = make_module(config, datamodule.label_maps, allow)  # wrong settings end here, before any work
     datamodule.prepare_data()
     datamodule.setup()
     known = run.info.get("data_fingerprint")
@@ -94,7 +95,6 @@ def execute(run: Run, config: Any, command: Sequence[str], allow: Sequence[str])
     say(f"{run.id}: {f'goes on from step {start}' if start else 'starts'}, {config.steps} steps, "
         f"{len(datamodule.cases('train'))} training, {len(datamodule.cases('validation'))} validation and "
         f"{len(datamodule.cases('test'))} test cases" + (" (phantoms)" if datamodule.phantom else ""))
-    module = make_module(config, datamodule.label_maps, allow)
     fit_and_test(run, config, module, datamodule, allow)
 
 

@@ -79,11 +79,9 @@ class Page:
     def notes(self) -> list[str]:
         """Return the sentences below the table."""
         notes = [f"Source: {self.declaration.source}.", *self.declaration.notes]
-        counted = sorted({(cell.defined, cell.cases) for cell in self.cells.values() if cell.value is not None})
-        if counted:
-            counts = ", ".join(f"{defined} of {cases}" for defined, cases in counted)
-            notes.append(f"Cases with a defined value: {counts}. [low, high]: 95 % bootstrap interval of the mean over "
-                         "cases. sd: population standard deviation. Several seeds: mean of each seed's statistic.")
+        if any(cell.value is not None for cell in self.cells.values()):
+            notes.append(f"Cases with a defined value: {self.counts()}. [low, high]: 95 % bootstrap interval of the "
+                         "mean over cases. sd: population standard deviation. Several seeds: mean of each seed's statistic.")
         cautions: dict[str, list[str]] = {}
         for item in self.planned:
             for text in item.run.info.get("cautions") or () if item.usable else ():
@@ -92,6 +90,19 @@ class Page:
         missing = sorted(f"{item.name} (seed {item.seed}) is {item.status}" for item in self.planned if not item.usable)
         notes += [f"Not shown: {', '.join(missing)}."] * bool(missing)
         return notes + [PHANTOM_NOTE] * self.phantom
+
+    def counts(self) -> str:
+        """Return how many cases have a value, and the cells where some have none."""
+        whole: set[int] = set()
+        partly: dict[tuple[str, int, int], list[str]] = {}
+        for (row, column), cell in self.cells.items():
+            if cell.value is not None and cell.defined == cell.cases:
+                whole.add(cell.cases)
+            elif cell.value is not None:
+                partly.setdefault((column, cell.defined, cell.cases), []).append(row)
+        texts = [f"all {' or '.join(map(str, sorted(whole)))}"] * bool(whole)
+        return "; ".join(texts + [f"{column} of {', '.join(rows)}: {defined} of {cases}"
+                                  for (column, defined, cases), rows in partly.items()])
 
     def provenance(self) -> list[str]:
         """Return one line per finished run: id, code, data, versions, when."""

@@ -132,3 +132,17 @@ def test_a_row_without_a_run_shows_what_is_published_and_why(conf: Path, tmp_pat
     assert main(["table", "show", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "0.99" in shown and "not ours" in shown
+
+
+def test_what_readers_have_to_know_stands_below_the_table(
+    finished: Callable, conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [*two_structures((0.6, 0.8)), {**row("c2", "fsl_fast", float("nan"), structure="a"), "defined": False}]
+    finished("nn_tissue", rows, resources={"checkpoint_sha256": "abc"}, cautions=["the training collapsed"])
+    _, (item,) = planned(conf, tmp_path)
+    write_scores(two_structures((0.3, 0.5)), item.evaluations["there"].scores_file)
+    write_json(item.evaluations["there"].folder / "evaluation.json", {"checkpoint_sha256": "abc"})
+    assert main(["table", "show", "elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "Cases with a defined value: all 2; all of here: 2 of 3. [low, high]" in text
+    assert "- tissue (seed 1): the training collapsed.\n" in text
