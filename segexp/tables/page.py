@@ -81,7 +81,8 @@ class Page:
         notes = [f"Source: {self.declaration.source}.", *self.declaration.notes]
         if any(cell.value is not None for cell in self.cells.values()):
             notes.append(f"Cases with a defined value: {self.counts()}. [low, high]: 95 % bootstrap interval of the "
-                         "mean over cases. sd: population standard deviation. Several seeds: mean of each seed's statistic.")
+                         "mean over cases. sd: population standard deviation. Several seeds: mean of each seed's "
+                         "statistic.")
         cautions: dict[str, list[str]] = {}
         for item in self.planned:
             for text in item.run.info.get("cautions") or () if item.usable else ():
