@@ -69,7 +69,8 @@ def check_labels(shape: tuple[int, ...]) -> None:
     tied = top[:, 0] - top[:, 1] < 1e-3
     differing = ours != share.argmax(1)
     assert not (differing & ~tied).any()
-    print(f"ties: {tied.float().mean():.2%}, labels that differ, all at ties: {differing.float().mean():.2%}", flush=True)
+    print(f"ties: {tied.float().mean():.2%}, labels that differ, all at ties: {differing.float().mean():.2%}",
+          flush=True)
 
 
 def prepare() -> tuple[Cheap, torch.Tensor]:

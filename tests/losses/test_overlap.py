@@ -190,5 +190,5 @@ def test_wrong_settings_are_explained(loss, settings_, message):
 
 
 def test_several_logits_per_voxel_are_refused():
-    with pytest.raises(ConfigError, match="3 logits per voxel of kidney.*loss=dice_cross_entropy"):
+    with pytest.raises(ConfigError, match=r"3 logits per voxel of kidney.*loss=dice_cross_entropy"):
         Dice()({"kidney": torch.zeros(1, 3, 4, 4)}, {"target": {"kidney": torch.zeros(1, 4, 4, dtype=torch.long)}})

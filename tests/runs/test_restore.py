@@ -37,7 +37,8 @@ def test_other_data_bring_all_of_their_keys(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ("network.unit=3", "units"), ("metrics=surfac", "surface"), ("inference/crf=loca", "local"), ("metrics", "KEY=VALUE"),
+    ("network.unit=3", "units"), ("metrics=surfac", "surface"), ("inference/crf=loca", "local"),
+    ("metrics", "KEY=VALUE"),
 ])
 def test_mistakes_are_answered_with_the_nearest(run: Run, change: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
