@@ -87,11 +87,12 @@ def test_reductions_weigh_the_maps_differently():
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_truth_costs_nothing_and_soft_labels_mean_soft_truth(order):
     _, classes, image = sample(dtype=torch.float64)
-    soft = torch.where(classes == 1, 0.9, 0.1).double()[:, None].logit()
+    soft = (0.1 + 0.8 * (classes == 1).double())[:, None].logit()
     hard = torch.where(classes == 1, 60.0, -60.0).double()[:, None]
     settings = {"dtype": torch.float64, "mask_order": order}
     assert evaluate(make(**settings), soft, classes, image)[0]["loss"].item() < 1e-25
-    assert evaluate(make(**settings), hard, classes, image)[0]["loss"].item() > 1e-6
+    # Masked first, caffe01 leaves a 255th of the image: a small difference of small numbers.
+    assert evaluate(make(**settings), hard, classes, image)[0]["loss"].item() > 1e-9
     assert evaluate(make(labels="hard", **settings), hard, classes, image)[0]["loss"].item() < 1e-25
 
 

@@ -16,9 +16,10 @@ from segexp.methods.siamese.vgg import KEYS, draw, fingerprint
 def offline(monkeypatch, tmp_path):
     """No connection can be made, and torchvision's cache is empty."""
 
-    def refuse(*args):
+    def refuse(*args, **kwargs):
         raise OSError("no connection in this test")
 
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path
