@@ -166,7 +166,7 @@ def _valid_part(primary: str, overrides: Sequence[str], folders: Sequence[Path])
 
     from segexp.config.composition import compose_raw
 
-    known = set(folder.groups(folders))
+    known = {*folder.groups(folders), *folder.own_groups(folders)}
     chosen = [text for text in overrides if _key(text) in known]
     for attempt in (chosen, []):
         try:

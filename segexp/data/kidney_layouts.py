@@ -50,7 +50,7 @@ class Layout:
         if not self.root.is_dir():
             raise DataError(f"data.root={self.root}: there is no such folder; set data.root to the folder of the data "
                             f"(data.layout={self.name} expects {self._expected()}), or make phantoms with: "
-                            f"segexp phantom")
+                            f"segexp phantom data=kidney_cta")
         for folder in self.folders:
             found = [path for path in sorted(folder.glob(self.pattern))
                      if path.is_dir() and not path.name.startswith(".")]

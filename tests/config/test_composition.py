@@ -147,3 +147,8 @@ def test_a_duplicate_key_of_a_yaml_is_named(mini: Path) -> None:
     text = message([mini], "network=twice")
     assert "network/twice.yaml" in text and "duplicate key a" in text
 
+
+
+def test_keys_are_those_of_the_chosen_experiment() -> None:
+    text = message([conf_dir()], "experiment=kidney_ppm/fcn_ppm", "loss.weights.tumour=3")
+    assert "no key loss.weights.tumour; did you mean loss.weights.tumor?" in text
