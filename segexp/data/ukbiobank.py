@@ -158,7 +158,8 @@ class UKBiobank(SegmentationDataModule):
         if not self.root.is_dir():
             raise DataError(
                 f"data.root={self.root}: there is no such folder; set data.root to the folder of the cases "
-                f"(data.layout={self.layout_name} expects {expected}), or make phantoms with: segexp phantom data=ukbiobank"
+                f"(data.layout={self.layout_name} expects {expected}), or make phantoms with: "
+                f"segexp phantom data=ukbiobank"
             )
         for key, folder in (("derived_root", self.derived_root), ("truth_root", self.truth_root)):
             if folder is not None and not folder.is_dir():
