@@ -16,7 +16,11 @@ KERAS_NORM = {"eps": 1e-3, "momentum": 0.01}  # Keras' defaults; its momentum 0.
 
 
 class Unit(nn.Sequential):
-    """Convolution, batch normalisation, leaky ReLU: [B, inputs, H, W] -> [B, outputs, H, W]."""
+    """Convolution of a concatenation, batch normalisation, leaky ReLU: [B, inputs, H, W] -> [B, outputs, H, W].
+
+    The concatenation is never made: a convolution of it is the sum of the convolutions of its parts. The backward pass
+    then keeps every part once instead of once more in every concatenation.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, slope: float, norm: Mapping[str, float]) -> None:
         super().__init__(
@@ -25,6 +29,15 @@ class Unit(nn.Sequential):
             # In place: the normalisation before it does not need its result for the backward pass.
             nn.LeakyReLU(slope, inplace=True),
         )
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """Parts [B, C, H, W], together ``inputs`` channels -> [B, outputs, H, W]."""
+        convolution, normalise, activate = self
+        weights = convolution.weight.split([part.shape[1] for part in parts], 1)
+        mixed = F.conv2d(parts[0], weights[0], padding=convolution.padding)
+        for part, weight in zip(parts[1:], weights[1:], strict=True):
+            mixed += F.conv2d(part, weight, padding=convolution.padding)
+        return activate(normalise(mixed))
 
 
 class DenseBlock(nn.Module):
@@ -40,14 +53,15 @@ class DenseBlock(nn.Module):
         super().__init__()
         self.units = nn.ModuleList(Unit(inputs + i * filters, filters, 3, slope, norm) for i in range(layers))
         total = inputs + layers * filters
-        self.transition = Unit(total, filters, 1, slope, norm) if transition == "conv1x1" else nn.Identity()
+        self.transition = Unit(total, filters, 1, slope, norm) if transition == "conv1x1" else None
         self.outputs = filters if transition == "conv1x1" else total
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, H, W]."""
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Parts [B, C, H, W], together ``inputs`` channels -> [B, outputs, H, W]."""
+        seen = list(parts)
         for unit in self.units:
-            features = torch.cat([features, unit(features)], 1)
-        return self.transition(features)
+            seen.append(unit(seen))
+        return self.transition(seen) if self.transition is not None else torch.cat(seen, 1)
 
 
 class DenseUNet(nn.Module):
@@ -134,6 +148,6 @@ class DenseUNet(nn.Module):
             features = F.max_pool2d(skips[-1], 2)
         features = self.bottom(features)
         for up, block, skip in zip(self.ups, self.decoder, reversed(skips), strict=True):
-            features = block(torch.cat([up(features), skip], 1))
+            features = block(up(features), skip)
         logits = self.head(features)[..., :height, :width]
         return {target: logits[:, i : i + 1] for i, target in enumerate(self.targets)}
