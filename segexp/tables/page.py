@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segexp.console import duration
 from segexp.files import write_text
 from segexp.tables.claims import Finding
 from segexp.tables.declaration import Declaration
@@ -106,7 +107,7 @@ class Page:
                                   for (column, defined, cases), rows in partly.items()])
 
     def provenance(self) -> list[str]:
-        """Return one line per finished run: id, code, data, versions, when."""
+        """Return one line per finished run: id, what it took, code, data, versions, when."""
         lines = []
         for item in self.planned:
             info = item.run.info
@@ -115,7 +116,8 @@ class Page:
             git = info.get("git") or {}
             code = git.get("commit", "unknown")[:12] + ("+changes" if git.get("changed") else "")
             versions = info.get("packages", {})
-            lines.append(f"{item.run.id}: code {code}, data {info.get('data_fingerprint', '')[:12]}, "
+            took = duration(info.get("resources", {}).get("train_seconds", 0))
+            lines.append(f"{item.run.id}: {item.config.steps} steps in {took}, code {code}, data {info.get('data_fingerprint', '')[:12]}, "
                          f"segexp {versions.get('segexp', '?')}, torch {versions.get('torch', '?')}, "
                          f"{info.get('finished', '')}")
         return lines

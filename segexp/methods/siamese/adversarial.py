@@ -185,7 +185,7 @@ class AdversarialSiameseModule(SiameseModule):
         if not bool(torch.isfinite(parts["loss"])):
             sizes = ", ".join(f"{float(parts[name]):g}" for name in ("size_pool1", "size_pool2"))
             raise SegexpError(
-                f"step {self.global_step}: the content loss is {float(parts['loss'])}, the features' mean sizes are "
+                f"step {self.global_step}: the content loss is {parts['loss'].item()}, the features' mean sizes are "
                 f"{sizes}: the discriminator has run away, its loss has no bound. Lower method.d_lr={self.d_lr}, set "
                 "method.clip_norm, or bound it with loss.normalise_features=true"
             )

@@ -6,6 +6,7 @@ from torch import nn
 
 from segexp.errors import ConfigError, DataError
 from segexp.methods.siamese import DenseUNet
+from segexp.methods.siamese.generator import Unit
 
 SMALL = {"n_blocks": 2, "base_filters": 4}
 
@@ -19,11 +20,23 @@ def test_channels_and_sizes_of_every_scale():
     network, seen = DenseUNet(["wmh"], base_filters=4).eval(), []
     for block in (*network.encoder, network.bottom, *network.decoder):
         block.register_forward_hook(lambda module, inputs, output: seen.append(
-            (inputs[0].shape[1], *output.shape[1:])))
+            (sum(part.shape[1] for part in inputs), *output.shape[1:])))
     with torch.no_grad():
         network(torch.rand(2, 1, 32, 48))
     assert seen == [(3, 4, 32, 48), (4, 8, 16, 24), (8, 16, 8, 12), (16, 32, 4, 6), (32, 64, 2, 3),
                     (64, 32, 4, 6), (32, 16, 8, 12), (16, 8, 16, 24), (8, 4, 32, 48)]
+
+
+def test_a_unit_convolves_the_concatenation_of_its_parts():
+    torch.manual_seed(0)
+    unit = Unit(7, 5, 3, 0.1, {"eps": 1e-3, "momentum": 0.1}).double()
+    parts = [torch.randn(2, channels, 9, 6, dtype=torch.float64, requires_grad=True) for channels in (3, 4)]
+    plain = nn.Sequential(*unit)(torch.cat(parts, 1))
+    torch.testing.assert_close(unit(parts), plain)
+    wanted = torch.autograd.grad(plain.square().sum(), [*unit.parameters(), *parts])
+    found = torch.autograd.grad(unit(parts).square().sum(), [*unit.parameters(), *parts])
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 30), (5, 3), (1, 1)])
