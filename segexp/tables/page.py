@@ -117,8 +117,8 @@ class Page:
             code = git.get("commit", "unknown")[:12] + ("+changes" if git.get("changed") else "")
             versions = info.get("packages", {})
             took = duration(info.get("resources", {}).get("train_seconds", 0))
-            lines.append(f"{item.run.id}: {item.config.steps} steps in {took}, code {code}, data {info.get('data_fingerprint', '')[:12]}, "
-                         f"segexp {versions.get('segexp', '?')}, torch {versions.get('torch', '?')}, "
+            lines.append(f"{item.run.id}: {item.config.steps} steps in {took}, code {code}, "
+                         f"data {info.get('data_fingerprint', '')[:12]}, segexp {versions.get('segexp', '?')}, torch {versions.get('torch', '?')}, "
                          f"{info.get('finished', '')}")
         return lines
 
