@@ -118,8 +118,8 @@ class Page:
             versions = info.get("packages", {})
             took = duration(info.get("resources", {}).get("train_seconds", 0))
             lines.append(f"{item.run.id}: {item.config.steps} steps in {took}, code {code}, "
-                         f"data {info.get('data_fingerprint', '')[:12]}, segexp {versions.get('segexp', '?')}, torch {versions.get('torch', '?')}, "
-                         f"{info.get('finished', '')}")
+                         f"data {info.get('data_fingerprint', '')[:12]}, segexp {versions.get('segexp', '?')}, "
+                         f"torch {versions.get('torch', '?')}, {info.get('finished', '')}")
         return lines
 
 
