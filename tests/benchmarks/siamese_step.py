@@ -67,7 +67,7 @@ class Side(NamedTuple):
 def make(kind: str, size: int, batch: int, filters: int) -> Side:
     """Return generator and loss of one kind, with the same weights for all, and a batch of noise with lesions."""
     torch.manual_seed(0)
-    network = DenseUNet("wmh", base_filters=filters)
+    network = DenseUNet("wmh", base_filters=filters, recompute=kind == "ours")
     ours = SiameseLoss("random")
     ours.front.load()
     image = torch.rand(batch, 1, size, size)

@@ -39,6 +39,21 @@ def test_a_unit_convolves_the_concatenation_of_its_parts():
         torch.testing.assert_close(one, other)
 
 
+def test_recomputed_blocks_give_the_same_gradients_and_statistics():
+    image, found = torch.rand(3, 1, 24, 20), []
+    for recompute in (True, False):
+        torch.manual_seed(0)
+        network = DenseUNet("wmh", **SMALL, recompute=recompute)
+        for _ in range(2):
+            network(image)["wmh"].square().sum().backward()
+        found.append((dict(network.named_parameters()), network.state_dict()))
+    for (name, one), other in zip(found[0][0].items(), found[1][0].values(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+    for (name, one), other in zip(found[0][1].items(), found[1][1].values(), strict=True):
+        assert torch.equal(one, other), name
+    assert found[0][1]["encoder.0.units.0.1.num_batches_tracked"] == 2
+
+
 @pytest.mark.parametrize("size", [(16, 16), (17, 30), (5, 3), (1, 1)])
 def test_any_size_comes_back(size):
     network = DenseUNet("wmh", **SMALL).eval()
