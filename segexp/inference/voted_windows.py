@@ -86,7 +86,8 @@ class VotedWindows:
         ends = [*starts[1:], image.shape[-1]]
         for first in range(0, len(starts), self.batch_size):
             chosen = range(first, min(first + self.batch_size, len(starts)))
-            batch = torch.cat([image[..., starts[index]:starts[index] + self.depth] for index in chosen])
+            parts = [image[..., starts[index]:starts[index] + self.depth] for index in chosen]
+            batch = torch.cat(parts) if len(parts) > 1 else parts[0]
             outputs = {target: logits.dense() if isinstance(logits, SlabLogits) else logits
                        for target, logits in network(batch).items()}
             del batch
