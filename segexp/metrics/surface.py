@@ -113,9 +113,9 @@ def _crop(labels: np.ndarray, wanted: Sequence[int]) -> tuple[np.ndarray, np.nda
 
     All of it where background is wanted: no wanted structure goes on beyond the part.
     """
-    if 0 in wanted or not labels.any():
-        return np.zeros((3, 1), int), np.ascontiguousarray(labels)
     plane = labels.max(0)
+    if 0 in wanted or not plane.any():
+        return np.zeros((3, 1), int), np.ascontiguousarray(labels)
     found = labels.max((1, 2)), plane.max(1), plane.max(0)
     hits = [np.flatnonzero(along) for along in found]
     box = tuple(slice(hit[0], hit[-1] + 1) for hit in hits)
