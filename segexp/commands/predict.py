@@ -21,7 +21,8 @@ done all the same (exit code 4).
 
 keys:
   targets=[a,b]        only these label maps (default: every one of the run)
-  pattern=GLOB         which files below an input folder are images (default: *.nii*)
+  pattern=GLOB         which files below an input folder are images (default: *.nii*), such as T1.nii.gz, FLAIR.nii.gz
+                       or imaging.nii.gz in folders that hold other images or label maps too
   inference=NAME       another option of the group `inference` than the run's own
   data/roi=NAME        whole CTs: where their regions come from, see `segexp list data/roi`
   device=auto          auto, cpu, cuda or mps

@@ -106,6 +106,8 @@ def print_plan(declaration: Any, planned: Any) -> int:
         known = None if item.usable else seconds_needed(item, Path(item.config.paths.outputs))
         cost = "" if item.usable else f"  about {duration(known)}" if known else "  time unknown"
         say(f"  {item.status:<12}{item.name}, seed {item.seed}  {item.run.id}{cost}")
+        for name, evaluation in item.evaluations.items():
+            say(f"  {'done' if item.usable and evaluation.done else 'missing':<12}  evaluated on {name}")
     return 0
 
 
@@ -125,6 +127,7 @@ def train_missing(declarations: list[Any], overrides: list[str], own: dict[str, 
     planned = {item.run.hash: item for declaration in declarations
                for item in plan(declaration, overrides, own.get("seeds"), flags.config_dirs)}
     waiting = {key: item for key, item in planned.items() if not item.usable}
+    refuse_missing_folders(planned.values())
     say(f"{len(planned)} runs, {len(planned) - len(waiting)} of them done")
     gpu = Path("/dev/nvidiactl").exists()
     slots = own.get("slots", [1 if gpu else os.cpu_count() or 1])[0]
@@ -140,6 +143,22 @@ def train_missing(declarations: list[Any], overrides: list[str], own: dict[str, 
         failed = evaluate_missing(declarations, overrides, own, flags)
     if failed:
         raise PartialError("these runs failed:\n" + "\n".join(failed))
+
+
+def refuse_missing_folders(planned: Any) -> None:
+    """Raise DataError before anything is trained when the data of an evaluation are not there."""
+    from pathlib import Path
+
+    from segexp.errors import DataError
+
+    for item in planned:
+        for name, evaluation in item.evaluations.items():
+            changed = dict(change.partition("=")[::2] for change in evaluation.changes)
+            root = changed.get("data.root")
+            if root and not Path(root).is_dir() and not evaluation.done:
+                data = changed.get("data", "NAME")
+                raise DataError(f"{item.name} is also evaluated on {name}, but there is no folder {root}; give "
+                                f"evaluate.{name}.data.root=FOLDER, or make phantoms with: segexp phantom data={data}")
 
 
 def evaluate_missing(declarations: list[Any], overrides: list[str], own: dict[str, Any], flags: Any) -> list[str]:

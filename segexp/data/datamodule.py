@@ -126,7 +126,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         [D, H, W] on the file's canonical grid, and that grid for `nifti.write_labels`. Raises DataError when the file
         cannot be used.
         """
-        batch = read_image_case(path, self.intensity)
+        batch = read_image_case(path, self.intensity, self.cache.unplaced)
         return {target: found[0].cpu().numpy() for target, found in label(batch["image"]).items()}, batch["source"]
 
     def with_truth(self, case: Case) -> Case:

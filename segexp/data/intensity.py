@@ -152,5 +152,7 @@ class LoadedImage:
 
 def statistics(voxels: np.ndarray) -> dict[str, float]:
     """Return mean, std, minimum and maximum of a volume, summed in double precision."""
-    return {"mean": float(voxels.mean(dtype=np.float64)), "std": float(voxels.std(dtype=np.float64)),
-            "minimum": float(voxels.min()), "maximum": float(voxels.max())}
+    mean = voxels.mean(dtype=np.float64)
+    # Plane by plane: a copy of the whole volume in double precision would be the largest thing in memory.
+    squares = sum(float(np.square(plane - mean).sum()) for plane in voxels)
+    return {"mean": float(mean), "std": float(np.sqrt(squares / voxels.size)), "minimum": float(voxels.min()), "maximum": float(voxels.max())}

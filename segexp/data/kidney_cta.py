@@ -23,7 +23,7 @@ from segexp.data.labelmap import IGNORE, LabelMap, lookup_table
 from segexp.data.localizer import label_scan
 from segexp.data.nifti import Source
 from segexp.data.placement import Placement, kidneys_of, recall_of
-from segexp.data.regions import Region, RegionProvider, Scan, chosen
+from segexp.data.regions import PrecomputedRegions, Region, RegionProvider, Scan, chosen
 from segexp.data.splits import split_persons
 from segexp.data.store import StoredImage, StoredLabels
 from segexp.data.views import LabelsWindow, window
@@ -168,14 +168,14 @@ class KidneyCTA(SegmentationDataModule):
     @property
     def reading(self) -> dict[str, str]:
         """What decides, besides the file, which image `label_file` gives the network."""
-        roi = getattr(self.roi, "key", "") or repr(self.roi)
+        roi = self.roi.digest(self.root) if isinstance(self.roi, PrecomputedRegions) else getattr(self.roi, "key", "")
         return super().reading | {"roi": roi, "resample": str(self.cache.spacing)}
 
     def label_file(self, path: str | Path, label: Callable[..., Mapping[str, Any]]) -> tuple[dict[str, Any], Source]:
         """Label a whole CT by its regions, or a region if ``roi`` is None; as in the base class."""
         if self.mean_is_open:
             raise ConfigError("data.intensity.mean=auto: set it to the mean that the network was trained with")
-        return label_scan(path, label, self.intensity, self.roi, self.cache.spacing)
+        return label_scan(path, label, self.intensity, self.roi, self.cache.spacing, self.root)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep: the mean that the images are scaled with."""

@@ -94,7 +94,10 @@ class NetworkRegions:
     @property
     def key(self) -> str:
         """Everything but the CT that the regions depend on: the weights and the keys."""
-        return f"lowres {sha256(self.run / 'checkpoints' / 'last.ckpt')} {self.least_ml} {self.frame}"
+        try:
+            return f"lowres {sha256(self.run / 'checkpoints' / 'last.ckpt')} {self.least_ml} {self.frame}"
+        except OSError as error:
+            raise DataError(f"data.roi.run={self.run}: no trained localiser there ({error})") from error
 
     def boxes(self, scan: Scan) -> list[Region]:
         """Return one region per side of the body on which a kidney is found."""
@@ -109,7 +112,8 @@ def the_one(path: Path) -> Path:
     """Return the directory, or the only one whose name begins like it."""
     if path.is_dir():
         return path
-    found = sorted(one for one in path.parent.glob(f"{path.name}*") if one.is_dir())
+    begun = sorted(one for one in path.parent.glob(f"{path.name}*") if (one / "checkpoints" / "last.ckpt").exists())
+    found = [one for one in begun if one.name.startswith(f"{path.name}-")] or begun
     if len(found) != 1:
         there = f"{len(found)} begin like this: {', '.join(one.name for one in found)}" if found else "there is none"
         raise ConfigError(f"data.roi.run={path}: expected the directory of a trained localiser; {there}")
@@ -158,9 +162,16 @@ def trained_intensity(intensity: Intensity, checkpoint: Mapping[str, Any]) -> In
     return intensity
 
 
+def case_of(path: Path) -> str:
+    """Return the case that a file belongs to: its name, or its folder's where every case's file has the same name."""
+    name = path.name.split(".")[0]
+    return path.resolve().parent.name if name in ("image", "imaging") else name
+
+
 def label_scan(path: str | Path, label: Callable[[Tensor], Mapping[str, Tensor]], intensity: Intensity,
                roi: RegionProvider | None = None,
-               resample: Sequence[float] | None = None) -> tuple[dict[str, np.ndarray], nifti.Source]:
+               resample: Sequence[float] | None = None,
+               root: Path | None = None) -> tuple[dict[str, np.ndarray], nifti.Source]:
     """Label a CT that nobody has labelled: cut out its regions, label each, put the labels back on the file's grid.
 
     Args:
@@ -169,6 +180,7 @@ def label_scan(path: str | Path, label: Callable[[Tensor], Mapping[str, Tensor]]
         intensity: as the network was trained with.
         roi: finds the regions; None: the file is one region already.
         resample: voxel size that the network was trained at, mm; None: that of the file.
+        root: folder that files of regions are relative to.
 
     Returns:
         target -> class indices [D, H, W] on the canonical grid of the file, and the file's own grid, for
@@ -185,8 +197,8 @@ def label_scan(path: str | Path, label: Callable[[Tensor], Mapping[str, Tensor]]
         raise DataError(f"{path}: {problem}")
     boxes = [Region("", (0, 0, 0), fine.array.shape)]
     if roi is not None:
-        scan = Scan(Path(path).name.split(".")[0], fine.array, fine.spacing,
-                    middle_of_body(fine.array, fine.spacing), zoom=tuple(np.divide(volume.spacing, fine.spacing)))
+        scan = Scan(case_of(Path(path)), fine.array, fine.spacing, middle_of_body(fine.array, fine.spacing), root=root,
+                    zoom=tuple(np.divide(volume.spacing, fine.spacing)))
         try:
             boxes = roi.boxes(scan)
         except DataError as error:

@@ -21,6 +21,7 @@ import numpy as np
 from segexp.data.kidneys import SIDES, Kidney, side_of
 from segexp.data.store import Triple
 from segexp.errors import ConfigError, DataError
+from segexp.files import sha256
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,11 @@ class PrecomputedRegions:
     def __init__(self, file: str | Path = "rois.json") -> None:
         self.file = Path(file)
         self.known: dict[Path, dict[str, list]] = {}
+
+    def digest(self, root: Path) -> str:
+        """Return what names the content of the file; DataError when it cannot be read."""
+        read_regions(root / self.file)
+        return f"precomputed {sha256(root / self.file)}"
 
     def boxes(self, scan: Scan) -> list[Region]:
         """Return the regions of the case in the file, each on the side of the body where its middle lies.

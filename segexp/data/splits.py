@@ -49,7 +49,8 @@ def split_persons(
             random = np.random.default_rng((seed, zlib.crc32(stratum.encode())))
             members = [members[index] for index in random.permutation(len(members))]
         try:
-            parts.append(_deal(members, {name: _share(sizes[name], position, len(names)) for name in SPLITS}))
+            parts.append(_deal(members, {name: _share(sizes[name], position, len(names)) for name in SPLITS},
+                               len(names)))
         except DataError as error:
             raise DataError(f"{stratum}: {error}" if stratum else str(error)) from None
     dealt = {name: sorted((person for part in parts for person in part[name]), key=id_order) for name in SPLITS}
@@ -73,8 +74,8 @@ def _share(size: int | float | None, position: int, strata: int) -> int | float 
     return size // strata + (position < size % strata)
 
 
-def _deal(ordered: Sequence[str], sizes: Mapping[str, int | float | None]) -> dict[str, list[str]]:
-    """Deal persons in the given order."""
+def _deal(ordered: Sequence[str], sizes: Mapping[str, int | float | None], strata: int) -> dict[str, list[str]]:
+    """Deal the persons of one of ``strata`` strata in the given order."""
     total = len(ordered)
     counts = {name: _count(sizes[name], total) for name in SPLITS}
     # Fractions that sum to 1 use everybody: the last one absorbs what rounding left over or took.
@@ -87,7 +88,7 @@ def _deal(ordered: Sequence[str], sizes: Mapping[str, int | float | None]) -> di
         counts[rest[0]] = left
     too_small = [name for name in SPLITS if counts[name] < 1 and sizes[name] != 0]  # type: ignore[operator]
     if left < 0 or too_small:
-        raise DataError(_too_few(total, sizes))
+        raise DataError(_too_few(total, sizes, strata))
     dealt, position = {}, 0
     for name in SPLITS:
         dealt[name] = list(ordered[position : position + counts[name]])  # type: ignore[operator]
@@ -118,11 +119,12 @@ def _count(size: int | float | None, total: int) -> int | None:
     return round(size * total) if isinstance(size, float) else size
 
 
-def _too_few(total: int, sizes: Mapping[str, int | float | None]) -> str:
+def _too_few(total: int, sizes: Mapping[str, int | float | None], strata: int) -> str:
     asked = ", ".join(f"{name}={'null' if sizes[name] is None else sizes[name]}" for name in SPLITS)
     text = f"{total} persons with usable cases are too few for the split {asked}"
     if total < 3:
         return f"{text}; at least 3 are needed, one for each of train, validation and test"
     held_out = max(1, round(total * 0.15))
     train = max(1, total - 2 * held_out)
-    return f"{text}; set for example data.split.train={train} data.split.validation={held_out} data.split.test=null"
+    return (f"{text}; set for example data.split.train={train * strata} data.split.validation={held_out * strata} "
+            "data.split.test=null")

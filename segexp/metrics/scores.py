@@ -144,12 +144,12 @@ def paired_difference(
         b: the same.
         seed: seed of the bootstrap.
         level: level of the interval.
-        on: the columns that identify a pair.
+        on: the columns that identify a pair, the case first; of several pairs of a case the mean counts.
 
     Returns:
         ``mean`` difference, its bootstrap interval ``low`` and ``high``, ``p`` of the two-sided Wilcoxon
-        signed-rank test (1 when all differences are 0, NaN for fewer than two pairs), ``n`` pairs, and
-        ``unpaired``: cases that only one side defines.
+        signed-rank test (1 when all differences are 0, NaN for fewer than two cases), ``n`` cases, and
+        ``unpaired``: values that only one side defines.
 
     Raises:
         ValueError: when a key occurs twice on one side.
@@ -161,7 +161,8 @@ def paired_difference(
             twice = side.loc[side.duplicated(keys), keys].iloc[0].tolist()
             raise ValueError(f"{', '.join(keys)}: {twice} occurs twice, so that its pair is ambiguous")
     pairs = sides[0].merge(sides[1], on=keys, suffixes=("_a", "_b"))
-    difference = (pairs["value_a"] - pairs["value_b"]).to_numpy(np.float64)
+    # Several pairs of one case (seeds) are no independent cases: they count once, by their mean.
+    difference = (pairs["value_a"] - pairs["value_b"]).groupby(pairs[keys[0]]).mean().to_numpy(np.float64)
     low, high = bootstrap_interval(difference, seed, level)
     p = math.nan
     if difference.size >= 2:

@@ -61,8 +61,8 @@ def name_images(images: Sequence[Path], root: Path) -> dict[str, Path]:
     for image in images:
         name = entities(image, root)
         if name in named:
-            raise DataError(f"{named[name]} and {image} would both become {name}; rename one, or predict them into "
-                            "different output folders")
+            raise DataError(f"{named[name]} and {image} would both become {name}; choose one by pattern=, rename "
+                            "one, or predict them into different output folders")
         named[name] = image
     return named
 

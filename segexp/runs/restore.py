@@ -7,10 +7,15 @@ from segexp.errors import ConfigError, SegexpError
 from segexp.runs.directory import Run
 
 
+KEPT = {"data": ("intensity", "resample")}
+"""Group -> keys that an option chosen for a finished run takes from the run: how images were scaled in training."""
+
+
 def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Any:
     """Return the run's configuration with ``overrides``.
 
-    They are keys (``data.root=...``) or groups (``metrics=surface``, ``inference/crf=none``), in the given order.
+    They are keys (``data.root=...``) or groups (``metrics=surface``, ``inference/crf=none``); groups go first, outer ones
+    before inner ones, as in ``segexp train``. Other data keep what the network was trained on: `KEPT`.
 
     Raises:
         ConfigError: a key or an option that does not exist.
@@ -22,13 +27,20 @@ def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str
 
     config = OmegaConf.create(run.config())
     OmegaConf.set_struct(config, True)
-    for override in overrides:
-        key, equals, value = override.partition("=")
+    folders = search_dirs(config_dirs)
+    words = [override.partition("=") for override in overrides]
+    for override, (_, equals, _) in zip(overrides, words, strict=True):
         if not equals:
             raise ConfigError(f"{override!r} is not KEY=VALUE")
-        if any((folder / key).is_dir() for folder in search_dirs(config_dirs)):
-            OmegaConf.update(config, key.replace("/", "."), chosen_option(key, value, config_dirs), merge=False,
-                             force_add=True)
+    groups = {key for key, _, _ in words if any((folder / key).is_dir() for folder in folders)}
+    for key, _, value in sorted((word for word in words if word[0] in groups), key=lambda word: word[0].count("/")):
+        chosen, before = chosen_option(key, value, config_dirs), config.get(key)
+        for name in KEPT.get(key, ()):
+            if name in chosen and name in (before or {}):
+                chosen[name] = before[name]
+        OmegaConf.update(config, key.replace("/", "."), chosen, merge=False, force_add=True)
+    for override, (key, _, value) in zip(overrides, words, strict=True):
+        if key in groups:
             continue
         if not has_key(config, key):
             raise unknown_key(config, key, override)

@@ -92,7 +92,7 @@ def compare_runs(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]:
         found.append(judged(difference["low"], difference["high"], pair))
         texts.append(f"{name} {difference['mean']:+.3f} [{difference['low']:+.3f}, "
                      f"{difference['high']:+.3f}] ({found[-1]})")
-    return verdict(found), "; ".join(texts) + f"; {len(left)} cases"
+    return verdict(found), "; ".join(texts) + f"; {difference['n']} cases"
 
 
 def judged(low: float, high: float, pair: Mapping[str, Any]) -> str:
@@ -141,7 +141,7 @@ def compare_metrics(claim: Mapping[str, Any], scores: Scores) -> tuple[str, str]
         difference = paired_difference(left, right, on=("case", "seed"))
         found.append("holds" if difference["low"] > 0 else "fails" if difference["high"] < 0 else "undecided")
         texts.append(f"{target} {left['value'].mean():.3f} against {right['value'].mean():.3f} ({found[-1]})")
-    return verdict(found), "; ".join(texts) + f"; {len(left)} cases"
+    return verdict(found), "; ".join(texts) + f"; {difference['n']} cases"
 
 
 def in_group(rows: Any, claim: Mapping[str, Any]) -> Any:

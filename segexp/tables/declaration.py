@@ -11,7 +11,7 @@ from segexp.errors import ConfigError
 KEYS = {"title", "source", "seeds", "runs", "cell", "rows", "columns", "published", "notes", "claims",
         "figures"}
 CELL_KEYS = {"run", "evaluation", "metric", "target", "structure", "statistic", "spread", "factor", "digits",
-             "reason"}
+             "reason", "comparable"}
 RUN_KEYS = {"overrides", "needs", "evaluate"}
 FIGURES = ("avd_by_density",)
 STATISTICS = ("mean", "sd", "min", "max")

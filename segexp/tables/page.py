@@ -37,8 +37,9 @@ class Page:
 
     @property
     def phantom(self) -> bool:
-        """Say whether any run was made on synthetic data."""
-        return any(item.run.info.get("phantom") for item in self.planned)
+        """Say whether any run, or its evaluation on other data, was made on synthetic data."""
+        return any(item.run.info.get("phantom") or any(one.record().get("phantom") for one in item.evaluations.values())
+                   for item in self.planned)
 
     @property
     def scale(self) -> str:
@@ -62,16 +63,21 @@ class Page:
         lines = []
         for row in self.declaration.rows:
             texts = [self.texts(row, column) for column in self.declaration.columns]
-            for kind, name in enumerate(["published", "measured", *([] if self.phantom else ["difference"])]):
+            kinds = ["published", "measured", *(["difference"] if self.comparable(row) else [])]
+            for kind, name in enumerate(kinds):
                 lines.append([row if not kind else "", name, *(cell[kind] for cell in texts)])
         return lines
 
+    def comparable(self, row: str) -> bool:
+        """Say whether differences to the paper mean something: no phantoms, and data that others have too."""
+        return not self.phantom and self.declaration.rows[row].get("comparable", True)
+
     def texts(self, row: str, column: str) -> list[str]:
-        """Return published, measured and, on real data, difference of one cell."""
+        """Return published, measured and, where the two can be compared, difference of one cell."""
         cell, digits = self.cells[row, column], self.declaration.cells()[row, column]["digits"]
         published = self.declaration.published.get(row, {}).get(column)
         texts = [shown(published, digits), measured(cell, digits)]
-        if not self.phantom:
+        if self.comparable(row):
             number = published.get("mean") if isinstance(published, Mapping) else published
             known = isinstance(number, int | float) and cell.value is not None
             texts.append(f"{cell.value - number:+.{digits}f}" if known else "")

@@ -59,7 +59,7 @@ def test_other_data_are_scaled_by_the_mean_of_the_training(folder: Path) -> None
 @pytest.mark.parametrize("choice", ["precomputed", "none"])
 def test_a_whole_ct_gets_labels_on_its_own_grid(folder: Path, choice: str) -> None:
     regions = folder / "rois.json"
-    regions.write_text(json.dumps({"imaging": [{"start_zyx": [10, 5, 30], "size_zyx": [30, 24, 24]}]}))
+    regions.write_text(json.dumps({"case_00005": [{"start_zyx": [10, 5, 30], "size_zyx": [30, 24, 24]}]}))
     more = [f"data.roi.file={regions}"] if choice == "precomputed" else []
     assert predict(folder, choice, f"data/roi={choice}", *more) == 0
     labels = nib.load(next((folder / choice).rglob("*_dseg.nii.gz")))
