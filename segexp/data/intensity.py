@@ -155,4 +155,5 @@ def statistics(voxels: np.ndarray) -> dict[str, float]:
     mean = voxels.mean(dtype=np.float64)
     # Plane by plane: a copy of the whole volume in double precision would be the largest thing in memory.
     squares = sum(float(np.square(plane - mean).sum()) for plane in voxels)
-    return {"mean": float(mean), "std": float(np.sqrt(squares / voxels.size)), "minimum": float(voxels.min()), "maximum": float(voxels.max())}
+    return {"mean": float(mean), "std": float(np.sqrt(squares / voxels.size)), "minimum": float(voxels.min()),
+            "maximum": float(voxels.max())}

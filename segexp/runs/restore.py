@@ -6,7 +6,6 @@ from typing import Any
 from segexp.errors import ConfigError, SegexpError
 from segexp.runs.directory import Run
 
-
 KEPT = {"data": ("intensity", "resample")}
 """Group -> keys that an option chosen for a finished run takes from the run: how images were scaled in training."""
 
@@ -14,8 +13,8 @@ KEPT = {"data": ("intensity", "resample")}
 def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Any:
     """Return the run's configuration with ``overrides``.
 
-    They are keys (``data.root=...``) or groups (``metrics=surface``, ``inference/crf=none``); groups go first, outer ones
-    before inner ones, as in ``segexp train``. Other data keep what the network was trained on: `KEPT`.
+    They are keys (``data.root=...``) or groups (``metrics=surface``, ``inference/crf=none``); groups go first, outer
+    ones before inner ones, as in ``segexp train``. Other data keep what the network was trained on: `KEPT`.
 
     Raises:
         ConfigError: a key or an option that does not exist.

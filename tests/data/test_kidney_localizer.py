@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -6,10 +8,10 @@ import yaml
 from torch import nn
 
 from segexp.data.intensity import Window
-from segexp.data.localizer import NetworkRegions, label_scan, load_localizer, localise
+from segexp.data.localizer import NetworkRegions, case_of, label_scan, load_localizer, localise
 from segexp.data.nifti import write_labels
 from segexp.data.regions import Frame, LabelRegions
-from segexp.errors import DataError
+from segexp.errors import ConfigError, DataError
 from tests.data.kidneys import SPACING, Folder, abdomen, as_kits, kits_affine, reports, write
 
 WINDOW = Window(-200, 500, 0.3)
@@ -183,3 +185,21 @@ def test_a_folder_without_a_trained_network_says_so(tmp_path, trained):
     (tmp_path / "checkpoints").symlink_to(trained / "checkpoints")
     with pytest.raises(DataError, match="expected three equal edges"):
         load_localizer(tmp_path)
+
+
+def test_a_run_may_be_named_by_its_beginning(tmp_path, trained):
+    for name in ("find-seed1-aa", "find-seed10-bb", "find-seed2-cc", "find-seed2-dd"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoints").symlink_to(trained / "checkpoints")
+    (tmp_path / "find-seed1-failed").mkdir()
+    assert NetworkRegions(tmp_path / "find-seed1").run.name == "find-seed1-aa"
+    with pytest.raises(ConfigError, match="find-seed2-cc, find-seed2-dd"):
+        NetworkRegions(tmp_path / "find-seed2")
+    with pytest.raises(ConfigError, match="there is none"):
+        NetworkRegions(tmp_path / "find-seed3")
+    with pytest.raises(DataError, match="no trained localiser there"):
+        print(NetworkRegions(tmp_path).key)
+
+
+def test_files_belong_to_their_case():
+    assert case_of(Path("/data/case_00001/imaging.nii.gz")) == case_of(Path("/out/case_00001.nii.gz")) == "case_00001"

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +115,16 @@ def test_a_centre_with_too_few_persons_is_named():
     small = {**CENTRES, **{str(100 + i): "Nowhere" for i in range(2)}}
     with pytest.raises(DataError, match=r"Nowhere: 2 persons .* too few"):
         split_persons(list(small), sizes(48, 6, 6), strata=small)
+
+
+def test_the_sizes_that_are_proposed_fit_every_centre():
+    usable = [person for person in CENTRES if person != "7"]
+    with pytest.raises(DataError, match=r"Utrecht: 19 persons") as caught:
+        split_persons(usable, sizes(48, 6, 6), strata=CENTRES)
+    train, validation = (int(re.search(rf"data.split.{name}=(\d+)", str(caught.value))[1])
+                         for name in ("train", "validation"))
+    dealt = split_persons(usable, sizes(train, validation, None), strata=CENTRES)
+    assert len(dealt["train"]) == train > 30 and sum(map(len, dealt.values())) == 59
 
 
 def test_data_can_be_for_evaluation_only():

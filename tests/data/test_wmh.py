@@ -261,6 +261,13 @@ def test_files_that_are_not_placed_are_read_by_their_voxel_sizes_with_a_warning(
     assert report.image.spacing == (1, 1, 3)
     np.testing.assert_array_equal(report.image.array(), brain(50, SHAPES["Singapore"])[0][::-1])
     assert "left and right are unknown" in only(challenge, unplaced="error").reason
+    # New images are read in the same way.
+    labels, source = challenge.module().label_file(folder / "pre" / "FLAIR.nii.gz", lambda image: {
+        "wmh": (image[0] > 0.5).byte()})
+    assert labels["wmh"].shape == report.image.shape and labels["wmh"].any()
+    write_labels(folder / "labels.nii.gz", labels["wmh"], source)
+    with pytest.raises(DataError, match="neither sform nor qform"):
+        challenge.module(unplaced="error").label_file(folder / "pre" / "FLAIR.nii.gz", lambda image: {})
 
 
 def test_ids_that_occur_twice_are_all_rejected(tmp_path):

@@ -136,6 +136,16 @@ def test_paired_difference_joins_on_case() -> None:
     assert (found["n"], found["unpaired"]) == (30, 0)
 
 
+def test_seeds_of_a_case_are_no_cases_of_their_own() -> None:
+    generator = np.random.default_rng(0)
+    a = pd.DataFrame({"case": [str(i) for i in range(12)], "value": generator.normal(0.9, 0.05, 12), "seed": 1})
+    b = a.assign(value=a["value"] - generator.normal(0.01, 0.02, 12))
+    once = paired_difference(a, b)
+    thrice = paired_difference(*(pd.concat([side.assign(seed=seed) for seed in (1, 2, 3)]) for side in (a, b)),
+                               on=("case", "seed"))
+    assert thrice == {**once, "unpaired": 0} and once["n"] == 12
+
+
 def test_paired_difference_counts_what_it_leaves_out() -> None:
     a = pd.DataFrame({"case": ["1", "2", "3"], "value": [0.5, 0.7, math.nan]})
     b = pd.DataFrame({"case": ["2", "3", "4"], "value": [0.6, 0.1, 0.1]})

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segexp.config import compose
+from segexp.config import compose, conf_dir, folder
 from segexp.runs.identity import canonical, run_hash
 
 BASE = ("experiment=neuronet/nn_all", "scale=smoke")
@@ -17,6 +17,13 @@ def digest(*overrides: str) -> str:
 @pytest.fixture(scope="module")
 def base() -> str:
     return digest()
+
+
+@pytest.mark.parametrize("experiment", folder.choices([conf_dir()], "experiment"))
+def test_no_run_depends_on_where_outputs_lie(experiment: str) -> None:
+    here, there = (run_hash(compose("train", [f"experiment={experiment}", "data.root=/data", *more]))
+                   for more in ([], ["paths.outputs=/elsewhere"]))
+    assert here == there
 
 
 @pytest.mark.parametrize("overrides", [

@@ -88,6 +88,38 @@ def test_an_evaluations_own_overrides_go_to_it_alone(conf: Path, tmp_path: Path)
     assert items[0].config.steps == 3 and items[0].config.data.root != "/elsewhere"
 
 
+def test_nothing_is_trained_before_the_data_of_every_evaluation_are_there(conf: Path, tmp_path: Path, capsys) -> None:
+    words = ["elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]
+    assert main(["table", "run", *words]) == 3
+    assert "also evaluated on there, but there is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main(["table", "plan", *words]) == 0
+    assert "evaluated on there" in capsys.readouterr().out
+
+
+def test_differences_are_taken_to_comparable_rows_of_real_data_alone(
+    finished: Callable, conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    finished("nn_tissue", two_structures((0.6, 0.8)), phantom=False, resources={"checkpoint_sha256": "abc"})
+    words = ["elsewhere", "--config-dir", str(conf), *overrides(tmp_path)]
+    file = conf / "table" / "elsewhere.yaml"
+
+    def shown() -> str:
+        assert main(["table", "show", *words]) == 0
+        return capsys.readouterr().out
+
+    assert "-0.20" in shown()
+    file.write_text(TABLE.replace("here: {}", "here: {comparable: false}"))
+    assert "-0.20" not in shown()
+    file.write_text(TABLE)
+    _, items = planned(conf, tmp_path)
+    folder = items[0].evaluations["there"].folder
+    write_scores(two_structures((0.3, 0.5)), folder / "scores.csv")
+    write_json(folder / "evaluation.json", {"checkpoint_sha256": "abc", "phantom": True})
+    text = shown()
+    assert "synthetic phantoms" in text and "-0.20" not in text
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ("evaluate.ther.data.root=/x", "no evaluation 'ther'"),
 ])
