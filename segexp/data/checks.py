@@ -22,6 +22,7 @@ from segexp.data.store import DerivedLabels, Labels, StoredImage, StoredLabels
 from segexp.errors import DataError
 
 THREADS = 16  # each holds a case while it decodes it
+SWELLING = 30  # bytes in memory, at most, per byte of a compressed image: twofold packing, 14 bytes a voxel of copies
 
 Progress = Callable[..., Iterable[Any]]
 
@@ -74,7 +75,7 @@ class Rules:
 
 def examine_all(listed: Sequence[Listed], rules: Rules, cache: Cache, progress: Progress | None = None) -> list[Report]:
     """Examine every case, several at a time; return their reports in the given order."""
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS))
+    pool = ThreadPoolExecutor(threads_for(listed))
     try:
         reports: Iterable[Report] = pool.map(lambda one: Examination(one, rules, cache).report(), listed)
         if progress is not None:
@@ -83,6 +84,17 @@ def examine_all(listed: Sequence[Listed], rules: Rules, cache: Cache, progress: 
     finally:
         pool.shutdown(cancel_futures=True)
         cache.hashes.save()
+
+
+def threads_for(listed: Sequence[Listed]) -> int:
+    """Return how many cases may be decoded at once: one per core, as far as they fit into half the free memory."""
+    sizes = [one.image.stat().st_size for one in listed if one.image.is_file()]
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not every system says
+        free = 2**33
+    fitting = free // 2 // max(SWELLING * max(sizes, default=0), 1)
+    return max(1, min(os.cpu_count() or 1, THREADS, fitting))
 
 
 def _without_copies(reports: Sequence[Report]) -> list[Report]:

@@ -99,6 +99,7 @@ class KidneyCTA(SegmentationDataModule):
         if not 0 <= val_fraction < 1:
             raise ConfigError(f"data.val_fraction={val_fraction}: expected 0 or more, less than 1")
         self.root, self.view, self.roi = Path(root), view, roi
+        self.without_tumor: set[str] = set()
         self.layout = Layout(layout, self.root, **layouts[layout])
         self.subtypes, self.splits_file, self.val_fraction = subtypes, splits_file, val_fraction
         if resample is not None:
@@ -153,7 +154,11 @@ class KidneyCTA(SegmentationDataModule):
         if path is not None and path.exists():
             dealt = listed_split(path, {listed.id: listed.person for listed in self.list_cases()}, set(persons))
         else:
-            dealt = split_persons(persons, in_proportion(self.split, len(persons)), seed=self.split_seed)
+            # Patients without a tumour only teach where kidneys are: the others are split as for regions, so that
+            # nobody trains one network and tests the other.
+            ill = [person for person in persons if person not in self.without_tumor]
+            dealt = split_persons(ill, in_proportion(self.split, len(ill)), seed=self.split_seed)
+            dealt["train"] += [person for person in persons if person in self.without_tumor]
         count = round(self.val_fraction * len(dealt["train"]))
         if self.val_fraction and not dealt["validation"] and len(dealt["train"]) > 1:
             count = max(1, count)
@@ -205,6 +210,8 @@ class KidneyCTA(SegmentationDataModule):
                 return [rejected(report, f"image: {problem}")]
             organ = self._window(report, TARGET)
             if self.view == "whole":
+                if not organ.counts[self.tumor]:
+                    self.without_tumor.add(report.listed.person)
                 return [self._report(report, None, None)]
             if not organ.counts[self.tumor]:
                 return [rejected(report, "no tumour: there is no region to cut out")]

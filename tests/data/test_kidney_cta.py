@@ -91,6 +91,17 @@ def test_a_case_without_a_tumour_is_left_out_and_counted(native):
     assert native.module(view="whole").examine().usable == 2
 
 
+def test_nobody_trains_the_finder_and_tests_the_network(native):
+    for number in range(9):
+        native.add(f"p{number}", *abdomen({"left": 3} if number % 3 else {}, seed=number))
+    regions, whole = (native.module(view=view, split={"train": 3, "validation": 0, "test": 3})
+                      for view in ("regions", "whole"))
+    dealt = {module.view: {name: {case.person for case in module.cases(name)} for name in ("train", "test")}
+             for module in (regions, whole)}
+    assert dealt["whole"]["test"] == dealt["regions"]["test"] and len(dealt["whole"]["test"]) > 1
+    assert dealt["whole"]["train"] == dealt["regions"]["train"] | {"p0", "p3", "p6"}
+
+
 def test_broken_files_give_a_line_each(native):
     image, labels = abdomen({"left": 3})
     for name in ("cut", "nan", "shape", "affine", "no_image", "no_label", "meta", "sound"):
