@@ -31,7 +31,8 @@ class Declaration:
         cell: settings of every cell: run, evaluation (absent: the run's own test), metric, target,
             structure (absent: mean over all), statistic (mean, sd, min, max), spread (a mean shows its sd), factor,
             digits. A cell without a run (``run: null``) only shows what is published, and the reason for that.
-        rows: row -> settings that the row changes.
+        rows: row -> settings that the row changes; ``comparable: false`` takes no difference to the paper, whose data
+            nobody else has.
         columns: column -> settings that the column changes.
         published: row -> column -> the paper's value: a number, ``{mean, sd}``, several that contradict each other, or
             a text.
