@@ -200,13 +200,12 @@ def work_of(item: Any) -> float:
     return item.config.steps * (100 + classes)
 
 
-def page_of(declaration: Any, planned: Any) -> Any:
+def page_of(declaration: Any, planned: Any, scores: Any) -> Any:
     """Measure a table."""
     from segexp.tables.claims import check_claims
-    from segexp.tables.measure import Scores, measure
+    from segexp.tables.measure import measure
     from segexp.tables.page import Page
 
-    scores = Scores(planned)
     return Page(declaration, measure(declaration, scores), check_claims(declaration, scores), planned)
 
 
@@ -225,10 +224,10 @@ def show(declaration: Any, planned: Any) -> int:
     from segexp.tables.measure import Scores
     from segexp.tables.page import markdown, write_page
 
-    page, folder = page_of(declaration, planned), folder_of(declaration, planned)
+    scores = Scores(planned)  # each file is read once, for the cells, the claims and the figures
+    page, folder = page_of(declaration, planned, scores), folder_of(declaration, planned)
     write_page(page, folder)
-    note = f" (synthetic phantoms, {page.scale} scale)" if page.phantom else ""
-    drawn = draw_figures(declaration, Scores(planned), folder, note)
+    drawn = draw_figures(declaration, scores, folder, page.caution)
     say("\n".join([f"\n{markdown(page)}", f"written: {folder}/table.md, .tex, .csv, .html", *drawn]))
     return 0
 
@@ -240,9 +239,10 @@ def check(declaration: Any, planned: Any) -> int:
     """
     from segexp.console import say
     from segexp.errors import ConfigError
+    from segexp.tables.measure import Scores
     from segexp.tables.page import comma_separated
 
-    page, folder = page_of(declaration, planned), folder_of(declaration, planned)
+    page, folder = page_of(declaration, planned, Scores(planned)), folder_of(declaration, planned)
     file = folder / "table.csv"
     if not file.exists():
         raise ConfigError(f"{file} is not there yet: segexp table show {declaration.name} writes it")

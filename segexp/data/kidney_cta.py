@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -13,7 +12,7 @@ import numpy as np
 
 from segexp.data.cache import Cache
 from segexp.data.cases import Case, Listed, Manifest, Report
-from segexp.data.checks import THREADS, Progress, Rules
+from segexp.data.checks import Progress, Rules, threads_for
 from segexp.data.datamodule import SegmentationDataModule
 from segexp.data.intensity import Window
 from segexp.data.kidney_layouts import TARGET, Layout, source_spacing
@@ -24,7 +23,7 @@ from segexp.data.localizer import label_scan
 from segexp.data.nifti import Source
 from segexp.data.placement import Placement, kidneys_of, recall_of
 from segexp.data.regions import PrecomputedRegions, Region, RegionProvider, Scan, chosen
-from segexp.data.splits import split_persons
+from segexp.data.splits import first_persons, split_persons
 from segexp.data.store import StoredImage, StoredLabels
 from segexp.data.views import LabelsWindow, window
 from segexp.errors import ConfigError, DataError
@@ -131,7 +130,7 @@ class KidneyCTA(SegmentationDataModule):
         if kind == "ct" and self.view == "regions" and self.roi is None:
             raise ConfigError("data.roi is null, but these are whole CTs: choose data/roi=label, precomputed or lowres")
         manifest = super().examine(full, progress)
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS)) as pool:
+        with ThreadPoolExecutor(threads_for([report.listed for report in manifest.reports])) as pool:
             found: Iterable[list[Report]] = pool.map(lambda report: self._reports(report, kind), manifest.reports)
             if progress is not None and kind == "ct" and self.view == "regions":
                 found = progress(found, "finding kidneys", total=len(manifest.reports))
@@ -163,11 +162,7 @@ class KidneyCTA(SegmentationDataModule):
         if self.val_fraction and not dealt["validation"] and len(dealt["train"]) > 1:
             count = max(1, count)
             dealt["train"], dealt["validation"] = dealt["train"][:-count], dealt["train"][-count:]
-        if self.train_size is not None:
-            if self.train_size > len(dealt["train"]):
-                raise DataError(f"data.train_size={self.train_size}, but the training split has "
-                                f"{len(dealt['train'])} patients; choose at most that many or null for all")
-            dealt["train"] = dealt["train"][:self.train_size]
+        dealt["train"] = first_persons(dealt["train"], self.train_size, "patients")
         return dealt
 
     @property

@@ -57,14 +57,16 @@ def split_persons(
     # Training persons take turns over the strata, in the order they were dealt: the first few are a fair sample.
     rounds = zip_longest(*(part["train"] for part in parts))
     dealt["train"] = [person for one in rounds for person in one if person is not None]
-    if train_size is not None:
-        if train_size > len(dealt["train"]):
-            raise DataError(
-                f"data.train_size={train_size}, but the training split has {len(dealt['train'])} persons; "
-                f"choose at most that many or null for all"
-            )
-        dealt["train"] = dealt["train"][:train_size]
+    dealt["train"] = first_persons(dealt["train"], train_size)
     return dealt
+
+
+def first_persons(train: list[str], train_size: int | None, called: str = "persons") -> list[str]:
+    """Return the first ``train_size`` training persons, all for None; DataError when there are fewer."""
+    if train_size is not None and train_size > len(train):
+        raise DataError(f"data.train_size={train_size}, but the training split has {len(train)} {called}; choose at "
+                        "most that many or null for all")
+    return train[:train_size]
 
 
 def _share(size: int | float | None, position: int, strata: int) -> int | float | None:

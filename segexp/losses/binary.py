@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segexp.data.labelmap import IGNORE
 from segexp.errors import ConfigError, DataError
+from segexp.losses.cross_entropy import nothing
 
 LABELS = {"hard": (0.0, 1.0), "soft": (0.1, 0.9)}
 """Values of background and foreground; soft: Mac et al. 2020, section 3.2.2."""
@@ -51,7 +52,7 @@ class BinaryLoss(nn.Module):
                 reference, counts = self.reference(batch["target"][target], probability.dtype)
                 found.append(self.parts(probability, reference, counts, batch))
         if not found:
-            return {"loss": 0.0 * sum(logits.float().mean() for logits in outputs.values())}
+            return nothing(outputs)
         return {part: sum(parts[part] for parts in found) / len(found) for part in found[0]}
 
     def reference(self, classes: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Cross entropy of several label maps (Rajchl et al. 2018, eqs. 1 and 2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,16 +60,12 @@ class CrossEntropy(nn.Module):
             batch: with ``target``: target -> class indices [B, D, H, W] or IGNORE.
         """
         parts = {}
-        for target, logits in outputs.items():
-            if target not in batch["target"]:
-                continue
-            labels = batch["target"][target].long()  # whole cases may come as bytes
+        for target, logits, labels in labelled(outputs, batch):
             valid = int((labels != IGNORE).sum())
             if valid:
                 parts[target] = cross_entropy_sum(logits, labels) / valid
         if not parts:
-            # Nothing to learn from, but a graph all the same: every rank must take part in the backward pass.
-            return {"loss": 0.0 * sum(anchor(logits) for logits in outputs.values())}
+            return nothing(outputs)
         loss = self.weighting(parts)
         if self.consistency:
             parts["consistency"] = self.disagreement(outputs[self.fine], outputs[self.coarse])
@@ -104,6 +100,18 @@ def cross_entropy_sum(logits: Logits, labels: Tensor, weight: Tensor | None = No
         return F.cross_entropy(part.float(), labels[:, start:stop], weight, ignore_index=IGNORE, reduction="sum")
 
     return logits.total(of) if isinstance(logits, SlabLogits) else of(logits, 0, labels.shape[1])
+
+
+def labelled(outputs: Mapping[str, Logits], batch: Mapping[str, Any]) -> Iterator[tuple[str, Logits, Tensor]]:
+    """Yield target, logits and class indices (int64) of every target that the batch has labels of."""
+    for target, logits in outputs.items():
+        if target in batch["target"]:
+            yield target, logits, batch["target"][target].long()  # whole cases may come as bytes
+
+
+def nothing(outputs: Mapping[str, Logits]) -> dict[str, Tensor]:
+    """Return the loss of a batch without a label: 0, with a graph, since every rank takes part in the backward pass."""
+    return {"loss": 0.0 * sum(anchor(logits) for logits in outputs.values())}
 
 
 def anchor(logits: Logits) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segexp.data.labelmap import IGNORE
 from segexp.inference.slabs import SlabLogits
-from segexp.losses.cross_entropy import CrossEntropy, cross_entropy_sum
+from segexp.losses.cross_entropy import cross_entropy_sum, labelled, nothing
 from segexp.losses.weighting import TargetWeights
 
 
@@ -32,15 +32,11 @@ class DiceCrossEntropy(nn.Module):
         self.weighting = TargetWeights(weights, targets)
         self.dice_weight = dice_weight
         self.dice = MaskedDiceLoss(include_background=False, softmax=False)
-        self.nothing = CrossEntropy()
 
     def forward(self, outputs: Mapping[str, Tensor | SlabLogits], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return ``{"loss": scalar, target: scalar, ...}``; arguments as for ``CrossEntropy``."""
         parts = {}
-        for target, logits in outputs.items():
-            if target not in batch["target"]:
-                continue
-            labels = batch["target"][target].long()  # whole cases may come as bytes
+        for target, logits, labels in labelled(outputs, batch):
             inside = labels != IGNORE
             if not bool(inside.any()):
                 continue
@@ -48,4 +44,4 @@ class DiceCrossEntropy(nn.Module):
             one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), whole.shape[1]).movedim(-1, 1)
             dice = self.dice(whole.softmax(1), one_hot, inside[:, None])
             parts[target] = cross_entropy_sum(whole, labels) / inside.sum() + self.dice_weight * dice
-        return {"loss": self.weighting(parts), **parts} if parts else self.nothing(outputs, batch)
+        return {"loss": self.weighting(parts), **parts} if parts else nothing(outputs)

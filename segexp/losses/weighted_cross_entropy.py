@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segexp.data.labelmap import IGNORE
 from segexp.errors import ConfigError
-from segexp.losses.cross_entropy import Logits, anchor, cross_entropy_sum
+from segexp.losses.cross_entropy import Logits, cross_entropy_sum, labelled, nothing
 
 NORMALISATIONS = ("weight_sum", "voxel")
 
@@ -60,10 +60,7 @@ class WeightedCrossEntropy(nn.Module):
             batch: with ``target``: target -> class indices [B, D, H, W] or IGNORE.
         """
         parts = {}
-        for target, logits in outputs.items():
-            if target not in batch["target"]:
-                continue
-            labels = batch["target"][target].long()  # whole cases may come as bytes
+        for target, logits, labels in labelled(outputs, batch):
             weights = getattr(self, f"weights{self.targets.index(target)}")
             inside = labels != IGNORE
             weight = (weights[labels.clamp(min=0)] * inside).sum()
@@ -71,6 +68,5 @@ class WeightedCrossEntropy(nn.Module):
                 whole = weight if self.normalisation == "weight_sum" else inside.sum()
                 parts[target] = cross_entropy_sum(logits, labels, weights) / whole
         if not parts:
-            # Nothing to learn from, but a graph all the same: every rank must take part in the backward pass.
-            return {"loss": 0.0 * sum(anchor(logits) for logits in outputs.values())}
+            return nothing(outputs)
         return {"loss": sum(parts.values()) / len(parts), **parts}

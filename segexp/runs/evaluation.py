@@ -42,11 +42,9 @@ class Evaluation:
     @property
     def done(self) -> bool:
         """Say whether the scores are there and come from the run's present weights."""
-        try:
-            record = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return self.scores_file.exists() and record.get("checkpoint_sha256") == checkpoint_of(self.run)
+        record = self.record()
+        return (bool(record) and self.scores_file.exists()
+                and record.get("checkpoint_sha256") == checkpoint_of(self.run))
 
     def record(self) -> dict[str, Any]:
         """Return what is known about a finished evaluation; empty before."""

@@ -49,7 +49,12 @@ class Page:
     @property
     def title(self) -> str:
         """The title; it says when the data are synthetic."""
-        return self.declaration.title + (f" (synthetic phantoms, {self.scale} scale)" if self.phantom else "")
+        return self.declaration.title + self.caution
+
+    @property
+    def caution(self) -> str:
+        """What titles end with when the data are synthetic; else empty."""
+        return f" (synthetic phantoms, {self.scale} scale)" if self.phantom else ""
 
     def columns(self) -> list[str]:
         """Return the headings."""
