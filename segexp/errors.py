@@ -26,3 +26,15 @@ class PartialError(SegexpError):
     """Some of the work was done and some failed; the message names what failed."""
 
     exit_code = 4
+
+
+class BusyError(SegexpError):
+    """Another process is writing this run."""
+
+    exit_code = 5
+
+
+class Preempted(SegexpError):
+    """Asked to stop by SIGTERM or SIGUSR2; everything was saved and the same command goes on."""
+
+    exit_code = 143

@@ -30,10 +30,14 @@ ROOMS = {
     "runs": BASE | ALGORITHMS | {"config", "methods", "predictions", "reports"},
     "predictions": BASE | ALGORITHMS | {"config", "methods", "runs"},
     "reports": BASE | ALGORITHMS | {"config"},
-    "tables": BASE | {"config", "data", "metrics", "runs", "reports"},
+    "sweeps": BASE | {"config", "runs"},
+    "search": BASE | {"config", "runs", "sweeps"},
+    "exports": BASE | {"config", "data", "inference", "methods", "runs"},
+    "machine": BASE,
+    "tables": BASE | {"config", "data", "metrics", "runs", "reports", "sweeps"},
     "cli": BASE | {"commands", "config"},
     "commands": BASE | ALGORITHMS | {"cli", "config", "methods", "runs", "predictions", "reports", "tables",
-                                     "phantoms"},
+                                     "phantoms", "sweeps", "search", "exports", "machine"},
 }
 """Room -> the other rooms it may import. Imports run one way: commands, then runs and tables, methods, algorithms."""
 
