@@ -14,11 +14,12 @@ TOP = {"pyproject.toml", "README.md", "Makefile", "requirements.lock", ".ci", ".
        "conf", "segexp", "tests", "notebooks", "outputs"}
 LONGEST = {"segexp": 320, ".ci": 320, "tests": 400}
 
-BASE = {"errors", "files", "console"}
+BASE = {"errors", "files", "console", "tensors"}
 ALGORITHMS = {"data", "losses", "metrics", "inference"}
 ROOMS = {
     "errors": set(),
     "files": {"errors"},
+    "tensors": {"errors", "files"},
     "console": {"errors"},
     "config": BASE,
     "phantoms": BASE,

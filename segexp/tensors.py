@@ -1,0 +1,150 @@
+"""Files of tensors and plain values: written whole, their hash kept beside them, loaded without running anything.
+
+A file holds tensors, numbers, texts, None, and lists, tuples and dicts of them, in torch's zip format. Whatever else a
+file holds, it is refused before a byte of it is executed: a checkpoint may come from a stranger.
+"""
+
+import json
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from segexp.errors import SegexpError
+from segexp.files import sha256, write_json, written_whole
+
+PLAIN = (type(None), bool, int, float, str)
+REMEMBERED = 4
+"""Hashes kept per file: that of a new file is written before the file itself, so the old one's must stay."""
+
+
+class TensorFileError(SegexpError):
+    """A file of tensors that cannot be used: damaged, changed, or holding something else than tensors."""
+
+
+def save(content: Mapping[str, Any], path: str | Path, keep: str | Path | None = None) -> str:
+    """Write ``content`` to ``path``, whole or not at all, and return the file's SHA-256.
+
+    Args:
+        content: tensors and plain values.
+        path: the file; its hash goes into ``hashes.json`` beside it.
+        keep: where the file that was at ``path`` stays; at every moment one of the two is whole.
+
+    Raises:
+        TensorFileError: ``content`` holds something that could not be loaded safely.
+    """
+    import torch
+
+    path = Path(path)
+    problem = next(not_plain(content), None)
+    if problem:
+        raise TensorFileError(f"{path}: {problem}; files of weights hold tensors and plain values only: keep a "
+                              "state_dict instead of the object")
+    with written_whole(path) as temporary:
+        torch.save(content, temporary)
+        digest = sha256(temporary)
+        remember(path, digest)
+        if keep is not None and path.exists():
+            keep_as(path, Path(keep))
+    return digest
+
+
+def keep_as(path: Path, kept: Path) -> None:
+    """Make ``kept`` the file that ``path`` is now, while ``path`` stays where it is if the file system can."""
+    beside = kept.with_name(f".{kept.name}.part")
+    try:
+        beside.unlink(missing_ok=True)
+        beside.hardlink_to(path)
+        beside.replace(kept)
+    except OSError:
+        path.replace(kept)
+    remember(kept, *hashes(path))
+
+
+def load(path: str | Path, device: str = "cpu") -> dict[str, Any]:
+    """Return what ``save`` wrote.
+
+    Nothing is executed, and what is read is not larger than the file. Where the file's hash is known, it is compared.
+
+    Raises:
+        TensorFileError: the file is missing, damaged, not the one that was written, or holds anything but tensors and
+            plain values.
+    """
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise TensorFileError(f"{path}: there is no such file")
+    refuse_other_archives(path)
+    known = hashes(path)
+    if known and sha256(path) not in known:
+        raise TensorFileError(f"{path} is not the file that was written: its SHA-256 is none of those in "
+                              f"{hash_file(path)}; it is damaged or was replaced")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # whatever a hostile or damaged file makes of torch's reader
+        reason = " ".join(str(error).split())[:300]
+        raise TensorFileError(f"{path} cannot be loaded as tensors and plain values ({type(error).__name__}: "
+                              f"{reason})") from error
+    problem = next(not_plain(content), None) if isinstance(content, dict) else f"a {type(content).__name__}, not a dict"
+    if problem:
+        raise TensorFileError(f"{path} is refused: {problem}")
+    return content
+
+
+def refuse_other_archives(path: Path) -> None:
+    """Raise TensorFileError unless ``path`` is a zip whose members are stored as they are, as torch writes it.
+
+    A compressed member could be a thousand times larger than the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [item.filename for item in archive.infolist()
+                      if item.compress_type != zipfile.ZIP_STORED or item.file_size != item.compress_size]
+            total = sum(item.file_size for item in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise TensorFileError(f"{path} is no file of weights as torch writes them ({error}): damaged, cut short, or of "
+                              "another kind") from error
+    if packed or total > path.stat().st_size:
+        raise TensorFileError(f"{path} is refused: it declares more than it holds ({total} bytes in a file of "
+                              f"{path.stat().st_size}{', packed: ' + packed[0] if packed else ''})")
+
+
+def not_plain(value: Any, where: str = "") -> Iterator[str]:
+    """Yield what in ``value`` is neither a tensor nor plain: ``optimizer_states[0].hook is a function``."""
+    import torch
+
+    if isinstance(value, dict) and type(value) in (dict, OrderedDict):
+        for key, child in value.items():
+            if not isinstance(key, PLAIN):
+                yield f"{where or 'content'} has a key of type {type(key).__name__}"
+            yield from not_plain(child, f"{where}.{key}" if where else str(key))
+    elif type(value) in (list, tuple):
+        for index, child in enumerate(value):
+            yield from not_plain(child, f"{where}[{index}]")
+    elif type(value) not in PLAIN and type(value) not in (torch.Tensor, torch.nn.Parameter):
+        yield f"{where or 'content'} is a {type(value).__module__}.{type(value).__qualname__}"
+
+
+def hash_file(path: Path) -> Path:
+    """Return where the hashes of the files of a folder are kept."""
+    return path.with_name("hashes.json")
+
+
+def hashes(path: Path) -> list[str]:
+    """Return the SHA-256 values that ``path`` may have; empty when none was kept."""
+    try:
+        return list(json.loads(hash_file(path).read_text(encoding="utf-8")).get(path.name, []))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+
+
+def remember(path: Path, *digests: str) -> None:
+    """Keep hashes of ``path``, the newest last."""
+    file = hash_file(path)
+    try:
+        known = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    write_json(file, {**known, path.name: list(dict.fromkeys([*hashes(path), *digests]))[-REMEMBERED:]})
