@@ -97,7 +97,7 @@ def unbound(cfg: Any, allow: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
                 target = OmegaConf.select(cfg, f"{key}._target_")
             except Exception:  # an interpolation that does not resolve: reported by `unresolved`
                 continue
-        reason = refusal(target, allow)
+        reason = refusal(target, allow, key)
         if reason:
             yield f"{key}._target_", reason.removeprefix("_target_ ")
             continue

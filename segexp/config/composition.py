@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segexp.config.engine import check_choices, check_node, check_words, of_launcher
 from segexp.config.paths import search_dirs
 from segexp.config.resolvers import register_resolvers
+from segexp.config.yaml_files import check_folders
+from segexp.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,10 +45,14 @@ def compose_from(folders: Sequence[Path], primary: str, overrides: Sequence[str]
 
     from segexp.config.explanation import explain
 
+    check_words(overrides)
+    check_folders(folders[1:])
     try:
         return compose_raw(primary, overrides, folders)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explain(error, primary, overrides, folders) from error
+    except RecursionError as error:
+        raise ConfigError(f"the configuration {primary} refers to itself, or is nested too deeply") from error
 
 
 @contextmanager
@@ -80,6 +87,10 @@ def compose_raw(primary: str, overrides: Sequence[str], folders: Sequence[Path])
 
     with initialised(folders):
         cfg = hydra.compose(primary, [*searchpath(folders), *overrides], return_hydra_config=True)
+        check_choices(cfg)
+        own = of_launcher(overrides)
+        if own or len(folders) > 1:
+            check_node(cfg, hydra.compose(primary, [*searchpath(folders), *own], return_hydra_config=True))
     _settle(cfg)
     with open_dict(cfg):
         del cfg["hydra"]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from segexp.config.engine import check_words
 from segexp.errors import ConfigError
 
 FLAGS = {"--config-dir": "config_dirs", "--allow-target": "allow"}
@@ -32,7 +33,7 @@ def split_flags(arguments: list[str]) -> Flags:
     Other words, also other flags, are left to the verb in their order.
 
     Raises:
-        ConfigError: a flag has no value.
+        ConfigError: a flag has no value, or a word configures Hydra itself.
     """
     found: dict[str, list[str]] = {name: [] for name in FLAGS.values()}
     rest = []
@@ -47,4 +48,5 @@ def split_flags(arguments: list[str]) -> Flags:
         if not value or value.startswith("-"):
             raise ConfigError(f"{flag} needs a value: {flag} {'FOLDER' if flag == '--config-dir' else 'PREFIX'}")
         found[FLAGS[flag]].append(value)
+    check_words([word for word in rest if not word.startswith("-")])
     return Flags(tuple(rest), **{name: tuple(values) for name, values in found.items()})

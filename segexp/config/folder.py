@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from segexp.config.yaml_files import read_yaml
+from segexp.errors import ConfigError
+
 HIDDEN = ("hydra",)
 
 
@@ -74,12 +77,9 @@ def description(file: Path) -> str:
 
 def load(file: Path) -> dict:
     """Return a YAML's content as plain dicts; an empty dict where it holds none or cannot be read as YAML."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError):
+        content = read_yaml(file)
+    except ConfigError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -1,6 +1,6 @@
 """The one door from configuration to objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from segexp.config.targets import find, refusal, targets_of
@@ -17,7 +17,9 @@ def plain(node: Any) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     from segexp.config.explanation import explain
+    from segexp.config.resolvers import register_resolvers
 
+    register_resolvers()  # takes some away
     if not OmegaConf.is_config(node):
         return node
     try:
@@ -36,7 +38,8 @@ def instantiate(node: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any:
     """Make the object, or containers of objects, that ``node`` describes.
 
     Everything below ``node`` is made too and reaches its class as plain dicts, lists and numbers
-    (Hydra's ``_convert_: all``). Every ``_target_`` is compared with the allowed prefixes before anything is imported.
+    (Hydra's ``_convert_: all``). Every ``_target_`` is compared with what may be named, see `segexp.config.targets`,
+    before anything is imported.
 
     Args:
         node: a node of a composed configuration or a plain dict or list. None gives None.
@@ -57,15 +60,30 @@ def instantiate(node: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any:
     if content is None:
         return None
     for where, target in targets_of(content, key):
-        reason = refusal(target, allow)
+        reason = refusal(target, allow, where)
         if reason:
             raise ConfigError(f"{where or 'configuration'}: {reason}")
+    left = next(unresolved_texts(content, key), None)
+    if left:  # Hydra would resolve it after the targets were compared
+        raise ConfigError(f"{left}: still holds an interpolation (${{...}}) after all were resolved; write the value")
     for where, target in targets_of(content, key):
         try:
             find(target, allow)
         except ConfigError as error:
             raise ConfigError(f"{where or 'configuration'}: _target_ {error}") from error
     return _build(content, key, kwargs)
+
+
+def unresolved_texts(node: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys of texts in plain containers that hold an interpolation."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from unresolved_texts(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for index, child in enumerate(node):
+            yield from unresolved_texts(child, f"{key}[{index}]")
+    elif isinstance(node, str) and "${" in node:
+        yield key or "configuration"
 
 
 def _build(content: Any, key: str, kwargs: dict[str, Any]) -> Any:

@@ -1,9 +1,12 @@
 """Our own interpolations, so that a fact is typed once and derived everywhere else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from segexp.config.names import hint
 from segexp.errors import ConfigError
+
+MOST = 10_000  # integers of a range
 
 
 def classes(label_maps: Mapping[str, Mapping[int, str]] | None, targets: str | Sequence[str] | None) -> dict[str, int]:
@@ -45,14 +48,36 @@ def _chosen(label_maps: Mapping[str, Mapping[int, str]] | None,
 
 
 def integers(start: int, stop: int) -> list[int]:
-    """``${range:41,139}``: the integers from ``start`` up to, not including, ``stop``."""
+    """``${range:41,139}``: the integers from ``start`` up to, not including, ``stop``; at most `MOST` of them."""
+    if not 0 <= stop - start <= MOST:
+        raise ConfigError(f"${{range:{start},{stop}}}: expected two whole numbers, the second larger by {MOST} at most")
     return list(range(start, stop))
 
 
+REFUSED = {
+    "oc.env": "reads an environment variable, which could write a secret into a run's record; let the shell expand "
+              "it: data.root=$DATA",
+    "oc.create": "makes configuration out of text; write it as configuration",
+    "oc.decode": "makes configuration out of text; write the value itself",
+}
+"""Resolvers of OmegaConf that a configuration, which a stranger may have written, cannot use -> what to do instead."""
+
+
+def refused(name: str) -> Callable[..., Any]:
+    """Return a resolver that raises a ConfigError with the reason."""
+
+    def resolve(*words: Any) -> Any:
+        raise ConfigError(f"${{{name}:...}} {REFUSED[name]}")
+
+    return resolve
+
+
 def register_resolvers() -> None:
-    """Register our resolvers with OmegaConf; any number of times."""
+    """Register our resolvers with OmegaConf, and take away what `REFUSED` names; any number of times."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("classes", classes, replace=True)
     OmegaConf.register_new_resolver("names", names, replace=True)
     OmegaConf.register_new_resolver("range", integers, replace=True)
+    for name in REFUSED:
+        OmegaConf.register_new_resolver(name, refused(name), replace=True)
