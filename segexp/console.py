@@ -12,10 +12,13 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 _log: Path | None = None
+_silent = False
 
 
 def say(text: str) -> None:
     """Print one line at once, also through a pipe; append it to the log that ``logged_to`` names."""
+    if _silent:
+        return
     print(text, flush=True)
     if _log is not None:
         with _log.open("a", encoding="utf-8") as file:
@@ -31,6 +34,17 @@ def logged_to(path: Path) -> Iterator[None]:
         yield
     finally:
         _log = before
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Say nothing in this block: another process says the same."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 def duration(seconds: float) -> str:

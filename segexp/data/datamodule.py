@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -126,8 +127,19 @@ class SegmentationDataModule(pl.LightningDataModule):
         [D, H, W] on the file's canonical grid, and that grid for `nifti.write_labels`. Raises DataError when the file
         cannot be used.
         """
-        batch = read_image_case(path, self.intensity, self.cache.unplaced)
-        return {target: found[0].cpu().numpy() for target, found in label(batch["image"]).items()}, batch["source"]
+        return self.label_read(self.read_file(path), label)
+
+    def read_file(self, path: str | Path, content: bytes | None = None) -> Any:
+        """Return what `label_read` needs of an image file: the half of `label_file` that may run in another thread.
+
+        ``content`` are the file's bytes where the caller has them already. Raises DataError as `label_file` does.
+        """
+        return read_image_case(path, self.intensity, self.cache.unplaced, content)
+
+    def label_read(self, reading: Any, label: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
+                   ) -> tuple[dict[str, np.ndarray], Source]:
+        """Label what `read_file` returned: the half of `label_file` that uses the network."""
+        return {target: found[0].cpu().numpy() for target, found in label(reading["image"]).items()}, reading["source"]
 
     def with_truth(self, case: Case) -> Case:
         """Return the case with its true label maps, for data sets that have them."""
@@ -209,11 +221,14 @@ class SegmentationDataModule(pl.LightningDataModule):
                 digest.update("\n".join([*parts, ""]).encode())
         return digest.hexdigest()
 
-    def configure_stream(
-        self, seed: int, steps: int, start_step: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        """Say which part of the stream of training batches to give: steps ``start_step`` .. ``steps`` - 1 of a rank."""
-        self._stream = {"steps": steps, "start_step": start_step, "rank": rank, "world_size": world_size}
+    def configure_stream(self, seed: int, steps: int, start_step: int = 0, rank: int = 0, world_size: int = 1,
+                         batches: int = 1) -> None:
+        """Say which part of the stream of training batches to give: steps ``start_step`` .. ``steps`` - 1 of a rank.
+
+        ``batches``: how many a rank takes in one step. See `StepSampler`.
+        """
+        self._stream = {"steps": steps, "start_step": start_step, "rank": rank, "world_size": world_size,
+                        "batches": batches}
         self._seed = seed
 
     def train_dataloader(self) -> DataLoader:
@@ -226,17 +241,21 @@ class SegmentationDataModule(pl.LightningDataModule):
         steps = StepSampler(batch_size=self.sampling.batch_size, **self._stream)
         return DataLoader(
             stream, batch_sampler=steps, collate_fn=collate, num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available(), worker_init_fn=leave_signals_to_the_parent,
         )
 
     def case_loader(self, split: str) -> DataLoader:
-        """Return this process's part of the whole cases of a split, one per batch; no case goes to two processes."""
+        """Return this process's part of the whole cases of a split, one per batch.
+
+        No case goes to two processes, unless there are fewer cases than processes: none may have nothing to do.
+        """
         cases, rank, world = self.cases(split), 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         return DataLoader(
-            WholeCases(cases[rank::world]), batch_size=None, collate_fn=as_it_is,
+            WholeCases(cases[rank::world] or cases[:1]), batch_size=None, collate_fn=as_it_is,
             num_workers=min(self.workers, 1), pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals_to_the_parent,
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -250,3 +269,9 @@ class SegmentationDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Return the whole test cases."""
         return self.case_loader("test")
+
+
+def leave_signals_to_the_parent(worker: int) -> None:
+    """Let a loader's process outlive a scheduler's SIGTERM to all: the training needs its batch to save the step."""
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

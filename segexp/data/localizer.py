@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segexp import tensors
 from segexp.data import nifti
 from segexp.data.intensity import Intensity, LoadedImage, Window
 from segexp.data.kidneys import SIDES, Kidney, Parts, coarse, middle_of_body
@@ -140,12 +141,12 @@ def load_localizer(run: Path) -> Trained:
 
     try:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        checkpoint = torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+        checkpoint = tensors.load(run / "checkpoints" / "last.ckpt")
         network, intensity = instantiate(config["network"]), instantiate(config["data"]["intensity"])
         network.load_state_dict({name.removeprefix("network."): value
                                  for name, value in checkpoint["state_dict"].items() if name.startswith("network.")})
         grid = config["data"]["resample"]
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, RuntimeError, tensors.TensorFileError) as error:
         raise DataError(f"{run}: no trained localiser there ({type(error).__name__}: {error}); data.roi.run must be "
                         f"the directory of a run trained with data.view=whole") from error
     if not grid or len(set(grid)) > 1:
@@ -168,36 +169,61 @@ def case_of(path: Path) -> str:
     return path.resolve().parent.name if name in ("image", "imaging") else name
 
 
+@dataclass(frozen=True, eq=False)
+class WholeScan:
+    """A CT that nobody has labelled, read: the file's own grid, the grid that the network was trained at, in HU."""
+
+    path: Path
+    volume: nifti.Volume
+    fine: nifti.Volume
+    image: LoadedImage
+
+
+def read_scan(path: str | Path, intensity: Intensity, resample: Sequence[float] | None = None,
+              content: bytes | None = None) -> WholeScan:
+    """Read a CT in HU, on voxels of ``resample`` mm; None: those of the file. ``content``: its bytes, if they are read.
+
+    Raises DataError as `nifti.read` does, or when the intensity cannot scale it.
+    """
+    volume = nifti.read(path, content)
+    fine = resampled(volume, resample)
+    image = LoadedImage.of(fine.array)
+    problem = intensity.problem(image)
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    return WholeScan(Path(path), volume, fine, image)
+
+
 def label_scan(path: str | Path, label: Callable[[Tensor], Mapping[str, Tensor]], intensity: Intensity,
-               roi: RegionProvider | None = None,
-               resample: Sequence[float] | None = None,
+               roi: RegionProvider | None = None, resample: Sequence[float] | None = None,
                root: Path | None = None) -> tuple[dict[str, np.ndarray], nifti.Source]:
+    """Read a CT and label it, see `read_scan` and `label_regions`."""
+    return label_regions(read_scan(path, intensity, resample), label, intensity, roi, root)
+
+
+def label_regions(read: WholeScan, label: Callable[[Tensor], Mapping[str, Tensor]], intensity: Intensity,
+                  roi: RegionProvider | None = None, root: Path | None = None,
+                  ) -> tuple[dict[str, np.ndarray], nifti.Source]:
     """Label a CT that nobody has labelled: cut out its regions, label each, put the labels back on the file's grid.
 
     Args:
-        path: NIfTI file in HU.
+        read: the CT.
         label: image [1, 1, D, H, W], scaled -> target -> class indices [1, D, H, W].
         intensity: as the network was trained with.
         roi: finds the regions; None: the file is one region already.
-        resample: voxel size that the network was trained at, mm; None: that of the file.
         root: folder that files of regions are relative to.
 
     Returns:
         target -> class indices [D, H, W] on the canonical grid of the file, and the file's own grid, for
         `nifti.write_labels`.
 
-    Raises DataError as `nifti.read` does, or when no kidney is found.
+    Raises DataError when no kidney is found.
 
     """
-    volume = nifti.read(path)
-    fine = resampled(volume, resample)
-    image = LoadedImage.of(fine.array)
-    problem = intensity.problem(image)
-    if problem:
-        raise DataError(f"{path}: {problem}")
+    path, volume, fine = read.path, read.volume, read.fine
     boxes = [Region("", (0, 0, 0), fine.array.shape)]
     if roi is not None:
-        scan = Scan(case_of(Path(path)), fine.array, fine.spacing, middle_of_body(fine.array, fine.spacing), root=root,
+        scan = Scan(case_of(path), fine.array, fine.spacing, middle_of_body(fine.array, fine.spacing), root=root,
                     zoom=tuple(np.divide(volume.spacing, fine.spacing)))
         try:
             boxes = roi.boxes(scan)
@@ -207,7 +233,7 @@ def label_scan(path: str | Path, label: Callable[[Tensor], Mapping[str, Tensor]]
         raise DataError(f"{path}: no kidney was found in this image")
     labels: dict[str, np.ndarray] = {}
     for box in boxes:
-        part = intensity(cut(fine.array, box.start, box.size, AIR), image)
+        part = intensity(cut(fine.array, box.start, box.size, AIR), read.image)
         for target, found in label(torch.from_numpy(np.ascontiguousarray(part))[None, None]).items():
             into = labels.setdefault(target, np.zeros(fine.array.shape, np.uint8))
             pasted(found[0].cpu().numpy().astype(np.uint8), box.start, into)

@@ -156,22 +156,30 @@ def permutation(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 class StepSampler(Sampler[list[int]]):
-    """The sample numbers of every step: step s of rank r takes ``batch_size`` numbers no other step or rank takes.
+    """The sample numbers of every batch that a rank takes: ``batch_size`` numbers that no other batch or rank takes.
 
-    Iterates over the steps ``start_step`` .. ``steps`` - 1; its length is ``steps``, for that is the length of the run.
+    A step is ``batches`` batches on each of ``world_size`` ranks. The first rank takes a step's first batches, so that
+    a step holds the same samples however many ranks share its batches. Iterates from step ``start_step`` to the end;
+    its length is that of the whole run, in batches.
     """
 
-    def __init__(self, steps: int, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, steps: int, batch_size: int, start_step: int = 0, rank: int = 0, world_size: int = 1,
+                 batches: int = 1) -> None:
         self.steps, self.batch_size, self.start_step = steps, batch_size, start_step
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.batches = rank, world_size, batches
+
+    def number(self, index: int) -> int:
+        """Return the number, over all ranks, of this rank's batch ``index``."""
+        step, one = divmod(index, self.batches)
+        return (step * self.world_size + self.rank) * self.batches + one
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start_step, self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
+        for index in range(self.start_step * self.batches, len(self)):
+            first = self.number(index) * self.batch_size
             yield list(range(first, first + self.batch_size))
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.batches
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

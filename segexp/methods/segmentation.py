@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -88,6 +89,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice of every target and over all targets."""
+        self.rows = rows_of_all_ranks(self.rows)
         means = mean_dice(self.rows)
         for target, value in means.items():
             self.log(f"val/dice_{target}", value, sync_dist=True)
@@ -108,6 +110,10 @@ class SegmentationModule(pl.LightningModule):
             tools = {target: value for target, value in to_arrays(batch["target"]).items() if target in truth}
             self._keep(tools, {target: truth[target] for target in tools}, batch, "_truth", prefix="tool_")
         return labels
+
+    def on_test_epoch_end(self) -> None:
+        """Put the rows of all ranks together."""
+        self.rows = rows_of_all_ranks(self.rows)
 
     def predict_step(self, batch: Mapping[str, Any], index: int) -> Labels:
         """Return target -> class indices [1, D, H, W] of a whole image."""
@@ -141,6 +147,21 @@ def group_of(batch: Mapping[str, Any]) -> str:
 def to_arrays(labels: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return target -> class indices [D, H, W] of target -> [1, D, H, W]."""
     return {target: value[0].cpu().numpy() for target, value in labels.items()}
+
+
+def rows_of_all_ranks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the score rows of every rank, each case once, in the order in which the cases were dealt."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    everybody: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everybody, rows)
+    dealt = [[list(case) for _, case in groupby(mine, key=lambda row: row["case"])] for mine in everybody]
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for turn in zip_longest(*dealt):
+        for case in turn:
+            if case:
+                seen.setdefault(case[0]["case"], case)
+    return [row for case in seen.values() for row in case]
 
 
 def mean_dice(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

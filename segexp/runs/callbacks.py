@@ -1,4 +1,4 @@
-"""What runs beside training: checkpoints, progress, overlay pictures."""
+"""What people see of a training: progress and overlay pictures."""
 
 import sys
 import time
@@ -10,39 +10,6 @@ import torch
 
 from segexp.console import PlainProgress
 from segexp.files import write_json, written_whole
-
-
-class Checkpoint(pl.Callback):
-    """Keep ``checkpoints/last.ckpt``: written beside, flushed, renamed, so that a loadable one always remains.
-
-    Args:
-        every_steps: optimiser steps between two checkpoints.
-        every_minutes: minutes after which one is written earlier.
-        folder: the run's directory.
-
-    """
-
-    def __init__(self, folder: str, every_steps: int = 1000, every_minutes: float = 10) -> None:
-        self.file = Path(folder) / "checkpoints" / "last.ckpt"
-        self.every_steps, self.every_seconds = every_steps, 60 * every_minutes
-        self.written_step, self.written_time = 0, time.monotonic()
-
-    def write(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint now."""
-        with written_whole(self.file) as temporary:
-            trainer.save_checkpoint(temporary)
-        self.written_step, self.written_time = trainer.global_step, time.monotonic()
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count from where the run starts or resumes."""
-        self.written_step, self.written_time = trainer.global_step, time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Write when it is time and the step is a whole one."""
-        steps = trainer.global_step - self.written_step
-        late = time.monotonic() - self.written_time > self.every_seconds
-        if steps and (steps >= self.every_steps or late or trainer.global_step == trainer.max_steps):
-            self.write(trainer)
 
 
 class Progress(pl.Callback):

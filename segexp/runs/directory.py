@@ -9,7 +9,7 @@ split.csv          which case was in which split
 log.txt            what was printed
 progress.json      how far it is, while it is running
 metrics/           curves (CSV)
-checkpoints/       last.ckpt
+checkpoints/       last.ckpt, previous.ckpt and their hashes
 figures/           overlay pictures
 scores.csv         one row per case, target, structure and metric
 report.html        all of it on one page
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segexp.errors import ConfigError, SegexpError
+from segexp.errors import BusyError, ConfigError, SegexpError
 from segexp.files import write_json
 from segexp.runs.identity import run_hash
 
@@ -74,7 +74,10 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``new``, ``running``, ``done``, ``failed`` or ``interrupted`` (it says running, but nobody holds it)."""
+        """``new``, ``running``, ``done``, ``failed``, ``preempted`` (asked to stop, and saved) or ``interrupted``.
+
+        Interrupted is also what says running while nobody holds it: its process was killed.
+        """
         status = self.status_on_disk
         return "interrupted" if status == "running" and not self.held() else status
 
@@ -122,7 +125,7 @@ class Run:
         """Be the only writer of this run; the system lets go when the process dies, however it dies.
 
         Raises:
-            SegexpError: another process writes it.
+            BusyError: another process writes it.
 
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -131,7 +134,7 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                raise SegexpError(
+                raise BusyError(
                     f"run {self.id} is being written by another process ({file.read().strip() or 'unknown'}); "
                     f"wait for it, or look at it with: segexp runs show {self.id}"
                 ) from None

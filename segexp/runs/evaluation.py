@@ -73,7 +73,8 @@ def evaluate(evaluation: Evaluation, config_dirs: Sequence[str] = (), allow: Seq
     from segexp.files import write_json
     from segexp.metrics.scores import write_scores
     from segexp.runs.restore import changed_config, restore, restore_data
-    from segexp.runs.training import now, quiet
+    from segexp.runs.records import now
+    from segexp.runs.training import quiet
 
     run, folder = evaluation.run, evaluation.folder
     config = changed_config(run, evaluation.changes, config_dirs)
@@ -100,7 +101,9 @@ def score(config: Any, module: Any, loader: Any, folder: Path, allow: Sequence[s
     from segexp.config import instantiate
     from segexp.runs.callbacks import Progress
 
-    trainer = instantiate(config.trainer, allow=allow, logger=False, callbacks=[Progress(None, config.name)],
+    # One process, whatever the run was trained on.
+    trainer = instantiate(config.trainer, allow=allow, devices=1, num_nodes=1, strategy="auto", logger=False,
+                          callbacks=[Progress(None, config.name)],
                           enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
                           use_distributed_sampler=False, default_root_dir=folder)
     trainer.test(module, dataloaders=loader, verbose=False)

@@ -1,37 +1,106 @@
 """Loggers: CSV always; TensorBoard and Weights & Biases beside it, never in its way."""
 
 import csv as tables
-import warnings
+import io
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from segexp.console import say
+from segexp.files import write_text
 
 
 def csv(folder: str, start_step: int = 0) -> Logger:
     """Write curves to ``<folder>/metrics/metrics.csv``; a resumed run keeps the rows before ``start_step``."""
-    file = Path(folder) / "metrics" / "metrics.csv"
-    rows = []
-    if file.exists():
+    return Curves(Path(folder) / "metrics" / "metrics.csv", start_step)
+
+
+class Curves(Logger):
+    """Curves in a CSV file, one row per step; the file is written whole, so a kill leaves the last whole one.
+
+    Numbers that come again for a step, because it is validated again after an interruption, replace the first ones.
+
+    Args:
+        file: the CSV file.
+        start_step: rows from here on belong to steps that will be taken again; they are left out.
+    """
+
+    SECONDS = 5.0
+
+    def __init__(self, file: Path, start_step: int = 0) -> None:
+        super().__init__()
+        self.file, self.rows = file, read_curves(file, start_step)
+        self.written = time.monotonic()
+        self.failed = False
+        self.write()
+
+    @property
+    def name(self) -> str:
+        """The logger's name."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one per run."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The configuration is in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep numbers of a step; they are written a few seconds later, or with the next checkpoint."""
+        self.rows.setdefault(step or 0, {}).update(metrics)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write, if the last time is a while ago; Lightning asks after every row."""
+        if time.monotonic() - self.written > self.SECONDS:
+            self.write()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self.write()
+
+    def write(self) -> None:
+        """Write the file; a full disk is said once, and tried again later: training is worth more than curves."""
+        self.written = time.monotonic()
+        keys = sorted({key for row in self.rows.values() for key in row} - {"epoch"})
+        text = io.StringIO()
+        writer = tables.DictWriter(text, ["step", "epoch", *keys], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
+        try:
+            write_text(self.file, text.getvalue())
+            self.failed = False
+        except OSError as error:
+            if not self.failed:
+                say(f"{self.file} cannot be written ({error.strerror}); the curves are kept in memory until it can")
+            self.failed = True
+
+
+def read_curves(file: Path, before: int) -> dict[int, dict[str, float | int]]:
+    """Return step -> numbers of the rows of a curves file below a step; none where it cannot be read."""
+    if not before or not file.exists():
+        return {}
+    try:
         with file.open(newline="", encoding="utf-8") as lines:
-            for row in tables.DictReader(lines):
-                if int(row["step"]) < start_step:
-                    rows.append({key: number(key, text) for key, text in row.items() if text})
-        file.unlink()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        logger = CSVLogger(folder, name="metrics", version="")
-        logger.experiment.metrics = rows
-    logger.save()
-    return logger
+            return {int(row["step"]): {key: number(key, text) for key, text in row.items() if text and key != "step"}
+                    for row in tables.DictReader(lines) if int(row["step"]) < before}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say(f"{file} cannot be read ({error}); its curves before step {before} are lost")
+        return {}
 
 
 def number(key: str, text: str) -> float | int:
     """Return a CSV cell as the number that it was."""
-    return int(text) if key in ("step", "epoch") else float(text)
+    return int(text) if key == "epoch" else float(text)
 
 
 def tensorboard(folder: str) -> Logger:

@@ -10,6 +10,7 @@ import segexp.methods.segmentation
 import segexp.reports.overlay
 import segexp.reports.page
 import segexp.runs.callbacks
+import segexp.runs.checkpoints
 import segexp.runs.loggers
 import segexp.runs.training
 

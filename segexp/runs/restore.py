@@ -141,12 +141,9 @@ def checkpoint(run: Run) -> dict[str, Any]:
         SegexpError: the run is not done, or its checkpoint cannot be read.
 
     """
-    import torch
+    from segexp import tensors
 
     if run.status_on_disk != "done":
         raise SegexpError(f"run {run.id} is {run.status}, not done; finish it first: its command was\n"
                           f"  {run.info.get('command', 'segexp train ...')}")
-    try:
-        return torch.load(run.checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise SegexpError(f"{run.checkpoint} cannot be used: {error}") from error
+    return tensors.load(run.checkpoint)

@@ -4,21 +4,24 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from segexp.config.objects import instantiate, plain
-from segexp.console import duration, logged_to, say
-from segexp.errors import SegexpError
-from segexp.files import sha256, write_text
-from segexp.runs.directory import SCHEMA, Run, locate_run
+from segexp.console import logged_to, say, silence
+from segexp.errors import Preempted, SegexpError
+from segexp.files import write_text
+from segexp.runs import ranks
+from segexp.runs.directory import Run, locate_run
+from segexp.runs.records import now, record_name, record_result, record_start, record_training, reset_peak
+from segexp.runs.stopping import Listening, StopRequest
 
 
 def train(config: Any, command: Sequence[str] = (), allow: Sequence[str] = ()) -> Run:
     """Train and test what ``config`` describes and return its run, which is then done.
 
-    A run that is done is returned as it is; an interrupted or failed one goes on from its last checkpoint.
+    A run that is done is returned as it is; any other goes on from its last checkpoint, to the numbers of a run that
+    was never disturbed. One of several ranks does its part and leaves the writing to the first.
 
     Args:
         config: a composed ``train`` configuration; ``paths.run`` and ``start_step`` are filled in.
@@ -28,28 +31,55 @@ def train(config: Any, command: Sequence[str] = (), allow: Sequence[str] = ()) -
     Raises:
         ConfigError: the configuration does not fit together.
         DataError: the data cannot be used.
-        SegexpError: another process writes the run, or its data have changed since it started.
+        BusyError: another process writes the run.
+        Preempted: SIGTERM or SIGUSR2 came; the run is saved at the end of a step.
+        SegexpError: the run's data have changed since it started.
 
     """
     check_or_raise(config, allow)
-    run = locate_run(config)
-    with run.hold():
+    run, request = locate_run(config), StopRequest()
+    first = ranks.rank() == 0
+    with request.listening(), run.hold() if first else silence():
         if run.status_on_disk == "done" and not moved(run, config):
             return run
+        if not first:
+            execute(run, config, allow, request)
+            return run
         with logged_to(run.path / "log.txt"):
-            try:
-                execute(run, config, command, allow)
-            except KeyboardInterrupt:
-                run.update(status="interrupted", finished=now())
-                say(f"{run.id}: interrupted; the same command goes on from step {checkpoint_step(run)}")
-                raise
-            except DataChanged:
-                raise  # the run itself is as good as before
-            except Exception as error:
-                run.update(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
-                write_text(run.path / "error.txt", "".join(traceback.format_exception(error)))
-                raise
+            recorded(run, config, command, allow, request)
     return run
+
+
+def recorded(run: Run, config: Any, command: Sequence[str], allow: Sequence[str], request: StopRequest) -> None:
+    """Train, and write in run.json how it ended."""
+    known = run.info
+    if run.status_on_disk != "done":
+        record_name(run, config, command)
+    try:
+        execute(run, config, allow, request)
+    except DataChanged:
+        run.update(**{key: known.get(key) for key in ("status", "error", "finished", "command")})
+        raise  # the run itself is as good as before
+    except BaseException as error:
+        if request.signal is not None and not isinstance(error, Preempted | KeyboardInterrupt):
+            # What broke while everything was asked to stop: loaders, loggers and other ranks are stopped too.
+            say(f"{run.id}: {type(error).__name__} while stopping: {error}")
+            error = request.exception()
+        end(run, error)
+        raise error from None
+
+
+def end(run: Run, error: BaseException) -> None:
+    """Write how a run ended that is not done."""
+    if isinstance(error, Preempted | KeyboardInterrupt):
+        status = "preempted" if isinstance(error, Preempted) else "interrupted"
+        run.update(status=status, finished=now())
+        from segexp.runs.checkpoints import resume_point
+
+        say(f"{run.id}: {status}; the same command goes on from step {resume_point(run)[1]}")
+        return
+    run.update(status="failed", error=f"{type(error).__name__}: {error}", finished=now())
+    write_text(run.path / "error.txt", "".join(traceback.format_exception(error)))
 
 
 def check_or_raise(config: Any, allow: Sequence[str]) -> None:
@@ -68,7 +98,7 @@ def moved(run: Run, config: Any) -> bool:
     return Path(str(then)).resolve() != Path(str(config.data.root)).resolve()
 
 
-def execute(run: Run, config: Any, command: Sequence[str], allow: Sequence[str]) -> None:
+def execute(run: Run, config: Any, allow: Sequence[str], request: StopRequest) -> None:
     """Prepare the data, compare them with those of an earlier start, then fit, test and record."""
     import pytorch_lightning as pl
     import torch
@@ -79,29 +109,31 @@ def execute(run: Run, config: Any, command: Sequence[str], allow: Sequence[str])
     pl.seed_everything(config.seed, verbose=False)
     datamodule = instantiate(config.data, allow=allow, sampling=instantiate(config.sampling, allow=allow))
     module = make_module(config, datamodule.label_maps, allow)  # wrong settings end here, before any work
-    datamodule.prepare_data()
-    datamodule.setup()
-    known = run.info.get("data_fingerprint")
-    if known and known != datamodule.fingerprint:
-        raise DataChanged(
-            f"run {run.id} was trained on other data than {config.data.root} holds now (fingerprint {known[:8]}, now "
-            f"{datamodule.fingerprint[:8]}); keep both with tag=NAME, or forget it with: segexp runs remove {run.id}"
-        )
-    if run.status_on_disk == "done":
-        return
-    start = checkpoint_step(run)
-    config.paths.run, config.start_step = str(run.path), start
-    record_start(run, config, datamodule, command)
-    say(f"{run.id}: {f'goes on from step {start}' if start else 'starts'}, {config.steps} steps, "
-        f"{len(datamodule.cases('train'))} training, {len(datamodule.cases('validation'))} validation and "
-        f"{len(datamodule.cases('test'))} test cases" + (" (phantoms)" if datamodule.phantom else ""))
-    fit_and_test(run, config, module, datamodule, allow)
+    with ranks.together(config):
+        if ranks.local_rank() == 0:
+            datamodule.prepare_data()
+        ranks.wait()
+        datamodule.setup()
+        compare_data(run, config, datamodule)
+        if run.status_on_disk == "done":
+            return
+        fit_and_test(run, config, module, datamodule, allow, request)
 
 
 class DataChanged(SegexpError):
     """The data of a run are not those that it was started with."""
 
     exit_code = 3
+
+
+def compare_data(run: Run, config: Any, datamodule: Any) -> None:
+    """Raise DataChanged when the data are not those of the run's earlier start."""
+    known = run.info.get("data_fingerprint")
+    if known and known != datamodule.fingerprint:
+        raise DataChanged(
+            f"run {run.id} was trained on other data than {config.data.root} holds now (fingerprint {known[:8]}, now "
+            f"{datamodule.fingerprint[:8]}); keep both with tag=NAME, or forget it with: segexp runs remove {run.id}"
+        )
 
 
 def make_module(config: Any, label_maps: Mapping[str, Any], allow: Sequence[str] = ()) -> Any:
@@ -112,118 +144,76 @@ def make_module(config: Any, label_maps: Mapping[str, Any], allow: Sequence[str]
                        label_maps=label_maps, **parts)
 
 
-def fit_and_test(run: Run, config: Any, module: Any, datamodule: Any, allow: Sequence[str]) -> None:
-    """Run Lightning's Trainer and write what came out."""
-    callbacks = [*instantiate(config.callbacks, allow=allow).values()]
-    loggers = [*instantiate(config.logger, allow=allow).values()]
-    trainer = instantiate(
-        config.trainer, allow=allow, max_steps=config.steps, max_epochs=-1, callbacks=callbacks, logger=loggers,
-        default_root_dir=run.path, val_check_interval=min(config.validate_every, config.steps),
-        check_val_every_n_epoch=None,
-        # The data module deals cases and crops to ranks itself; our own callbacks keep checkpoints and show progress.
-        use_distributed_sampler=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    datamodule.configure_stream(seed=config.seed, steps=config.steps * trainer.accumulate_grad_batches,
-                                start_step=config.start_step * trainer.accumulate_grad_batches,
-                                rank=trainer.global_rank, world_size=trainer.world_size)
-    for logger in loggers:
+def fit_and_test(run: Run, config: Any, module: Any, datamodule: Any, allow: Sequence[str],
+                 request: StopRequest) -> None:
+    """Run Lightning's Trainer from the last checkpoint on, and write what came out."""
+    from segexp.runs.checkpoints import clear_leftovers, resume_point, validation_due
+
+    first = ranks.rank() == 0
+    if first:
+        clear_leftovers(run)
+    checkpoint, start = ranks.agree(resume_point(run) if first else None)
+    config.paths.run, config.start_step = str(run.path), start
+    if first:
+        record_start(run, config, datamodule)
+        say(f"{run.id}: {f'goes on from step {start}' if start else 'starts'}, {config.steps} steps, "
+            f"{len(datamodule.cases('train'))} training, {len(datamodule.cases('validation'))} validation and "
+            f"{len(datamodule.cases('test'))} test cases" + (" (phantoms)" if datamodule.phantom else ""))
+    trainer = make_trainer(run, config, datamodule, allow, request)
+    for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     started = time.monotonic()
     reset_peak()
-    trainer.fit(module, datamodule=datamodule, ckpt_path=str(run.checkpoint) if config.start_step else None,
-                weights_only=True)
-    if trainer.interrupted or trainer.global_step < config.steps:
-        raise KeyboardInterrupt
-    trained = time.monotonic() - started
-    resources = {"train_seconds": round(run.info.get("resources", {}).get("train_seconds", 0) + trained, 1),
-                 "peak_memory_gb": round(peak_memory(trainer), 3), "device": device_name(trainer),
-                 "checkpoint_sha256": sha256(run.checkpoint)}
-    run.update(resources=resources)
-    trainer.test(module, datamodule=datamodule, verbose=False)
-    run.update(facts=module.facts, cautions=module.cautions)
-    finish(run, module.rows, trained)
-
-
-def finish(run: Run, rows: Sequence[Mapping[str, Any]], trained: float) -> None:
-    """Write the scores and the page, and mark the run as done."""
-    from segexp.metrics.scores import write_scores
-    from segexp.reports.page import write_run_page
-
-    write_scores(rows, run.path / "scores.csv")
-    (run.path / "error.txt").unlink(missing_ok=True)
-    run.update(status="done", finished=now(), error=None)
-    (run.path / "progress.json").unlink(missing_ok=True)
-    write_run_page(run)
-    say(f"{run.id}: done, trained in {duration(trained)}")
-
-
-def record_start(run: Run, config: Any, datamodule: Any, command: Sequence[str]) -> None:
-    """Write what the run is before its first step."""
-    import pandas as pd
-    import yaml
-
-    from segexp.runs import provenance
-
-    content = plain(config)
-    write_text(run.path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    table = pd.DataFrame(datamodule.split_table(), columns=["case", "person", "split"])
-    write_text(run.path / "split.csv", table.to_csv(index=False))
-    difference = provenance.git_diff()
-    if difference:
-        write_text(run.path / "code.diff", difference)
-    run.update(
-        schema=SCHEMA, id=run.id, hash=run.hash, name=config.name, status="running", seed=config.seed,
-        scale=config.scale.name, phantom=datamodule.phantom, data_fingerprint=datamodule.fingerprint,
-        command=" ".join(command), git=provenance.git_state(), packages=provenance.packages(),
-        hardware=provenance.hardware(), started=run.info.get("started", now()), finished=None, steps=config.steps,
-        error=None,
-    )
-
-
-def checkpoint_step(run: Run) -> int:
-    """Return the optimiser steps behind the last checkpoint; 0 without one that can be loaded."""
-    import torch
-
-    if not run.checkpoint.exists():
-        return 0
+    request.waits = True
     try:
-        return int(torch.load(run.checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except Exception as error:
-        say(f"{run.checkpoint} cannot be loaded ({type(error).__name__}: {error}); the run starts from step 0")
-        return 0
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        if trainer.interrupted or trainer.global_step < config.steps:
+            raise KeyboardInterrupt
+        seconds = time.monotonic() - started
+        if start == config.steps and validation_due(trainer):
+            trainer.validate(module, datamodule=datamodule, verbose=False)  # it was stopped in its last validation
+        if first:
+            record_training(run, trainer, seconds)
+        trainer.test(module, datamodule=datamodule, verbose=False)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise request.exception() from None
+    if first:
+        run.update(facts=module.facts, cautions=module.cautions)
+        record_result(run, module.rows, seconds)
 
 
-def now() -> str:
-    """Return the time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def make_trainer(run: Run, config: Any, datamodule: Any, allow: Sequence[str], request: StopRequest) -> Any:
+    """Return Lightning's Trainer for this process, and let the data module deal it its part of every step."""
+    from segexp.data.sampling import StepSampler
+    from segexp.runs.checkpoints import Checkpoint, CheckpointFiles, StepSeeds
+    from segexp.runs.statistics import RunningStatistics
 
-
-def reset_peak() -> None:
-    """Forget the GPU memory used before training."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory(trainer: Any) -> float:
-    """Return the peak in GB: of the GPU where one trains, else of the process."""
-    import torch
-
-    from segexp.runs.provenance import peak_memory_gb
-
-    return torch.cuda.max_memory_allocated() / 1e9 if trainer.strategy.root_device.type == "cuda" else peak_memory_gb()
-
-
-def device_name(trainer: Any) -> str:
-    """Return the name of the training device."""
-    import torch
-
-    from segexp.runs.provenance import processor
-
-    device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}: {processor()}"
+    here, nodes = ranks.world()
+    total, batches = here * nodes, config.trainer.get("accumulate_grad_batches", 1)
+    mine = ranks.share(batches, total)
+    dealt = {"rank": ranks.rank(), "world_size": total} if mine < batches else {}
+    if total > 1 and not dealt:
+        say(f"{run.id}: {total} ranks cannot share {batches} batch{'es' * (batches != 1)} per step, so every rank "
+            f"computes all of it; to use them for training set trainer.accumulate_grad_batches={total} (another run)")
+    part = {"steps": config.steps, "start_step": config.start_step, "batches": mine, **dealt}
+    datamodule.configure_stream(seed=config.seed, **part)
+    callbacks = [Listening(request), StepSeeds(config.seed, StepSampler(batch_size=1, **part).number)]
+    if dealt:
+        callbacks.append(RunningStatistics())
+    for callback in instantiate(config.callbacks, allow=allow).values():
+        if isinstance(callback, Checkpoint):
+            callback.request = request
+        if isinstance(callback, Checkpoint) or ranks.rank() == 0:
+            callbacks.append(callback)  # pictures, progress and curves are the first rank's
+    loggers = [*instantiate(config.logger, allow=allow).values()] if ranks.rank() == 0 else False
+    return instantiate(
+        config.trainer, allow=allow, max_steps=config.steps, max_epochs=-1, callbacks=callbacks, logger=loggers,
+        plugins=[CheckpointFiles(), *ranks.environment()], default_root_dir=run.path, accumulate_grad_batches=mine,
+        val_check_interval=min(config.validate_every, config.steps) * mine, check_val_every_n_epoch=None,
+        # The data module deals cases and crops to ranks itself; our own callbacks keep checkpoints and show progress.
+        use_distributed_sampler=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, **ranks.trainer_settings(config),
+    )
 
 
 def quiet() -> None:
@@ -241,5 +231,6 @@ def quiet() -> None:
         ".*GPU available but not used.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*using a DistributedSampler.*", ".*find_unused_parameters=True was specified.*",  # as the ranks need it
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -19,10 +19,10 @@ def test_a_resumed_csv_keeps_the_rows_before_its_step(tmp_path: Path) -> None:
     first = loggers.csv(str(tmp_path))
     for step in (0, 10, 20):
         first.log_metrics({"loss": step / 3}, step)
-    first.save()
+    first.finalize("failed")
     second = loggers.csv(str(tmp_path), start_step=20)
     second.log_metrics({"loss": 7.0, "val": 1.0}, 20)
-    second.save()
+    second.finalize("success")
     found = [(int(row["step"]), float(row["loss"])) for row in rows(tmp_path)]
     assert found == [(0, 0.0), (10, 10 / 3), (20, 7.0)]
 

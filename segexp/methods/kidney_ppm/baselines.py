@@ -140,7 +140,7 @@ class SliceBySlice(nn.Module):
         """[B, C, D, H, W] -> [B, K, D, H, W]."""
         slices = image.movedim(-1, 1).flatten(0, 1)
         chunk = 0 if self.training else self.chunk
-        logits = torch.cat([self.network(part) for part in slices.split(chunk or len(slices))])
+        logits = torch.cat([self.network(part) for part in (slices.split(chunk) if chunk else (slices,))])
         return logits.unflatten(0, (image.shape[0], -1)).movedim(1, -1)
 
 

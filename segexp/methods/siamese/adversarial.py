@@ -119,6 +119,7 @@ class AdversarialSiameseModule(SiameseModule):
 
     def on_test_epoch_end(self) -> None:
         """Look for a collapse."""
+        super().on_test_epoch_end()
         self.look_for_collapse()
 
     def _score(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
