@@ -1,6 +1,7 @@
 """What is checked before anything starts: targets import, signatures bind, values resolve, rooms agree."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ SPECIAL = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 COMPLETED_AT_RUN_TIME = ("method", "data", "callbacks", "logger", "trainer")
 """Top-level nodes whose objects get further arguments (the run's folder, the built network) from the run."""
 MAY_MISS = ("data.root",)
+NAME = re.compile(r"\w(?!.*\.\.)[\w.+-]{0,99}")
+LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ def disagreements(cfg: Any, config_dirs: Sequence[str | Path] = ()) -> Iterator[
         expected = {target: len(label_maps[target]) for target in chosen}
         if dict(counts) != expected:
             yield "network.targets", f"is {dict(counts)}, but targets and label maps give {expected}"
+    yield from places(cfg)
     yield from _crop_size(_get(cfg, "sampling.size"), _get(cfg, "network.filters"))
     scale = _get(cfg, "scale.name")
     if scale is not None:
@@ -168,6 +172,24 @@ def disagreements(cfg: Any, config_dirs: Sequence[str | Path] = ()) -> Iterator[
         known = folder.choices(search_dirs(config_dirs), "scale")
         if scale not in known:
             yield "scale.name", f"there is no scale {scale!r}{hint(str(scale), known)}; choose one with scale=NAME"
+
+
+def places(cfg: Any) -> Iterator[tuple[str, str]]:
+    """Yield ``(key, message)`` where a training would write outside its own directory below ``paths.outputs``."""
+    name, seed, run = _get(cfg, "name"), _get(cfg, "seed"), _get(cfg, "paths.run")
+    if name is not None and not (isinstance(name, str) and NAME.fullmatch(name)):
+        yield "name", (f"is {str(name)[:80]!r}, expected letters, digits, full stops, - and _, {LONGEST} at most: it "
+                       "names a folder")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        yield "seed", f"is {str(seed)[:80]!r}, expected a whole number"
+    if run is not None and not Path(str(run)).resolve().is_relative_to(Path(str(_get(cfg, "paths.outputs"))).resolve()):
+        yield "paths.run", "lies outside paths.outputs; it is filled in when the run starts"
+    for group in ("callbacks", "logger"):
+        parts = _get(cfg, group)
+        for key, part in parts.items() if isinstance(parts, Mapping) else ():
+            folder = part.get("folder") if isinstance(part, Mapping) else None
+            if folder is not None and folder != run:
+                yield f"{group}.{key}.folder", "is not the run's own directory; leave it at ${paths.run}"
 
 
 def _crop_size(size: Any, filters: Any) -> Iterator[tuple[str, str]]:

@@ -36,8 +36,9 @@ def payloads(canary: Path) -> dict[str, dict[str, Any]]:
         add(target, __file__, str(canary))
     for target in ("shutil.rmtree", "os.remove", "webbrowser.open", "urllib.request.urlopen", "torch.load",
                    "numpy.load", "pickle.load", "pickle.loads", "dill.loads", "joblib.load", "marshal.loads",
-                   "yaml.unsafe_load", "yaml.load", "torch.hub.load", "torch.hub.load_state_dict_from_url", "torch.jit.load",
-                   "torch.package.PackageImporter", "torch.utils.cpp_extension.load", "torch.ops.load_library",
+                   "yaml.unsafe_load", "yaml.load", "torch.hub.load", "torch.hub.load_state_dict_from_url",
+                   "torch.jit.load", "torch.package.PackageImporter", "torch.utils.cpp_extension.load",
+                   "torch.ops.load_library",
                    "torch.classes.load_library", "monai.bundle.run", "monai.bundle.ConfigParser",
                    "importlib.import_module", "importlib.reload", "ctypes.CDLL", "imp.load_source",
                    "zipimport.zipimporter", "multiprocessing.Process", "threading.Thread", "socket.create_connection"):
@@ -60,7 +61,8 @@ def payloads(canary: Path) -> dict[str, dict[str, Any]]:
         add(target, str(canary))
     for target in ("segexp.losses.Dice.__class__", "segexp.losses.Dice.__init__.__globals__",
                    "segexp.losses.__loader__", "segexp.losses.Dice.__subclasses__",
-                   "segexp.data.labelmap.LabelMap.from_mapping", "segexp.data.store.StoredImage.__reduce__", "segexp.data._HOME.get", "segexp.__builtins__.open",
+                   "segexp.data.labelmap.LabelMap.from_mapping", "segexp.data.store.StoredImage.__reduce__",
+                   "segexp.data._HOME.get", "segexp.__builtins__.open",
                    "segexp.losses.overlap.torch.load", "segexp.data.cases.Mapping", "segexp.metrics.scorer.Sequence",
                    "segexp.inference.slabs.nn.Module.__init__", "segexp..losses.Dice", "segexp.losses.Dice ",
                    " os.system", "segexp/losses/Dice", "segexp.losses.\nos.system", "segexp.\u006cosses\u200b.Dice",
