@@ -135,12 +135,11 @@ def load_localizer(run: Path) -> Trained:
 
     Raises DataError when there is none, or the run was not trained on a grid of equal edges.
     """
-    import yaml
-
     from segexp.config import instantiate
+    from segexp.config.yaml_files import read_yaml
 
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        config = read_yaml(run / "config.yaml")
         checkpoint = tensors.load(run / "checkpoints" / "last.ckpt")
         network, intensity = instantiate(config["network"]), instantiate(config["data"]["intensity"])
         network.load_state_dict({name.removeprefix("network."): value

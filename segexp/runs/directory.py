@@ -87,10 +87,13 @@ class Run:
         return self.path / "checkpoints" / "last.ckpt"
 
     def config(self) -> dict[str, Any]:
-        """Return the resolved configuration as plain containers."""
-        import yaml
+        """Return the resolved configuration as plain containers; ConfigError where it cannot be read."""
+        from segexp.config.yaml_files import read_yaml
 
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        content = read_yaml(self.path / "config.yaml")
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self.path / 'config.yaml'}: expected a mapping")
+        return content
 
     def scores(self) -> "pd.DataFrame":
         """Return the rows of scores.csv."""

@@ -89,18 +89,18 @@ def read_declaration(name: str, config_dirs: Sequence[str] = ()) -> Declaration:
     Raises:
         ConfigError: there is no such table, or its file has a key, run, row or statistic that does not fit.
     """
-    import yaml
-
     from segexp.config.names import hint
+    from segexp.config.yaml_files import leads_out, read_yaml
 
+    if leads_out(name) or Path(name).is_absolute():
+        raise ConfigError(f"table {name!r} leads out of the folders of tables; give yours with --config-dir")
     files = [folder / f"{name}.yaml" for folder in table_folder(config_dirs)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise ConfigError(f"there is no table {name!r}{hint(name, table_names(config_dirs))}")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not readable as YAML: {error}") from error
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected a mapping with title, source and runs")
     for key in content:
         if key not in KEYS:
             raise ConfigError(f"{file}: unknown key {key!r}{hint(key, sorted(KEYS))}")
