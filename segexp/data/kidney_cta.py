@@ -19,7 +19,7 @@ from segexp.data.kidney_layouts import TARGET, Layout, source_spacing
 from segexp.data.kidney_splits import in_proportion, listed_split
 from segexp.data.kidneys import Kidney
 from segexp.data.labelmap import IGNORE, LabelMap, lookup_table
-from segexp.data.localizer import label_scan
+from segexp.data.localizer import WholeScan, label_regions, read_scan
 from segexp.data.nifti import Source
 from segexp.data.placement import Placement, kidneys_of, recall_of
 from segexp.data.regions import PrecomputedRegions, Region, RegionProvider, Scan, chosen
@@ -171,11 +171,16 @@ class KidneyCTA(SegmentationDataModule):
         roi = self.roi.digest(self.root) if isinstance(self.roi, PrecomputedRegions) else getattr(self.roi, "key", "")
         return super().reading | {"roi": roi, "resample": str(self.cache.spacing)}
 
-    def label_file(self, path: str | Path, label: Callable[..., Mapping[str, Any]]) -> tuple[dict[str, Any], Source]:
-        """Label a whole CT by its regions, or a region if ``roi`` is None; as in the base class."""
+    def read_file(self, path: str | Path, content: bytes | None = None) -> WholeScan:
+        """Read a whole CT, or a region if ``roi`` is None; as in the base class."""
         if self.mean_is_open:
             raise ConfigError("data.intensity.mean=auto: set it to the mean that the network was trained with")
-        return label_scan(path, label, self.intensity, self.roi, self.cache.spacing, self.root)
+        return read_scan(path, self.intensity, self.cache.spacing, content)
+
+    def label_read(self, reading: WholeScan, label: Callable[..., Mapping[str, Any]],
+                   ) -> tuple[dict[str, Any], Source]:
+        """Label a whole CT by its regions; as in the base class."""
+        return label_regions(reading, label, self.intensity, self.roi, self.root)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep: the mean that the images are scaled with."""

@@ -44,14 +44,15 @@ def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
     return batch
 
 
-def read_image_case(path: str | Path, intensity: Intensity | None = None, unplaced: str = "error") -> dict[str, Any]:
-    """Return an image file as a batch for prediction, without a cache.
+def read_image_case(path: str | Path, intensity: Intensity | None = None, unplaced: str = "error",
+                    content: bytes | None = None) -> dict[str, Any]:
+    """Return an image file as a batch for prediction, without a cache; ``content``: its bytes, if they are read.
 
     ``image`` float32 [1, 1, D, H, W], scaled as in training; ``case``, ``spacing`` (mm), ``group`` and ``path`` as in
     whole cases, no targets; ``source``: what `nifti.write_labels` needs to write on the file's grid. Raises DataError
     as `nifti.read` does, or when the intensity cannot scale the volume.
     """
-    volume = nifti.read(path, unplaced=unplaced)
+    volume = nifti.read(path, content, unplaced)
     intensity, loaded = intensity or ZScore(), LoadedImage.of(volume.array)
     problem = intensity.problem(loaded)
     if problem:

@@ -1,21 +1,81 @@
-"""Label images with a finished run, one after the other, skipping what is there and still valid."""
+"""Label images with a finished run: any number of workers, shards, starts; what is there and still valid is skipped."""
 
+from __future__ import annotations
+
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segexp.console import say, track
-from segexp.errors import ConfigError, DataError, PartialError, SegexpError
+from segexp.errors import ConfigError, DataError, PartialError, Preempted
 from segexp.files import sha256
-from segexp.predictions import bids
+from segexp.predictions import bids, quarantine
+from segexp.predictions.images import Image, by_subject, find_images, name_images
+from segexp.predictions.index import Index
+from segexp.predictions.leases import Leases
+from segexp.predictions.ledger import LEFT, QUARANTINED, Ledger
+from segexp.predictions.merge import Tables
+from segexp.predictions.pipeline import Pipeline
+from segexp.predictions.shards import Shard, parse_shard
+from segexp.predictions.worker import NetworkError, OutputError, Task, Worker
 from segexp.runs.directory import Run
 from segexp.runs.restore import changed_config, restore, restore_data
+
+WHOLE = Shard()
+HIDDEN = ".segexp"  # folder of what is no result: leases, index
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the work is done; nothing here changes a byte of a label map.
+
+    Args:
+        shard: the part of the subjects that this worker takes.
+        merge: label nothing, only write the tables of what is there.
+        verify: ``quick`` believes files whose size, times and inode are as they were when their hashes were
+            verified; ``full`` hashes every file again.
+        retry: ``none`` or ``quarantined``: try images in quarantine again.
+        readers: threads that read ahead; 0: reading, network and writing one after the other.
+        writers: threads that compress and write.
+        ahead: images in each queue between them.
+        expiry: seconds without a sign of life after which a worker is taken for dead.
+
+    """
+
+    shard: Shard = WHOLE
+    merge: bool = False
+    verify: str = "quick"
+    retry: str = "none"
+    readers: int = 1
+    writers: int = 1
+    ahead: int = 2
+    expiry: float = 120.0
+
+    def __post_init__(self) -> None:
+        for key, value, known in (("verify", self.verify, ("quick", "full")),
+                                  ("retry", self.retry, ("none", "quarantined"))):
+            if value not in known:
+                raise ConfigError(f"{key}={value}: expected {' or '.join(known)}")
+        for key, number, least in (("readers", self.readers, 0), ("writers", self.writers, 1),
+                                   ("ahead", self.ahead, 1), ("expiry", self.expiry, 1)):
+            if isinstance(number, bool) or not isinstance(number, int | float) or number < least:
+                raise ConfigError(f"{key}={number}: expected a number from {least} on")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Settings:
+        """Return the settings that the keys of the command give."""
+        given = {key: options[key] for key in cls.__dataclass_fields__ if key in options}
+        return cls(**{**given, "shard": parse_shard(given.get("shard"))})
 
 
 def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | None = None, pattern: str = "*.nii*",
             device: str = "auto", changes: Sequence[str] = (), allow: Sequence[str] = (),
-            config_dirs: Sequence[str] = ()) -> None:
+            config_dirs: Sequence[str] = (), settings: Settings | None = None) -> None:
     """Write the label maps of every image that ``source`` names below ``output``.
 
     Args:
@@ -28,32 +88,90 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
         changes: overrides of the run's configuration, such as ``inference=sliding_window``.
         allow: module prefixes of the user that a ``_target_`` may name.
         config_dirs: the user's configuration folders.
+        settings: how the work is done.
 
     Raises:
         ConfigError: a target, device or option that does not exist.
         DataError: no image can be used.
         PartialError: some images could not be used; the others are done.
+        OutputError: the output folder cannot be written.
+        NetworkError: the network fails on everything.
+        Preempted: SIGTERM or SIGUSR2.
 
     """
+    settings = settings or Settings()
     root, folder = Path(source), Path(output)
     config = changed_config(run, changes, config_dirs)
-    images = bids.name_images(bids.find_images(root, pattern, folder), root if root.is_dir() else root.parent)
+    base = root if root.is_dir() else root.parent
+    images = name_images(find_images(root, pattern, folder), base)
     datamodule = restore_data(run, config, allow)
-    label_maps = datamodule.label_maps
-    wanted = chosen(targets, list(label_maps), run.id)
-    work = pending(images, wanted, folder, made_by(run, config, datamodule.reading))
-    say(f"{len(images)} image{'s' * (len(images) != 1)}, {len(images) - len(work)} already there")
-    bids.describe_dataset(folder, run.id, {target: label_maps[target] for target in wanted}, root)
-    problems = {}
-    if work:
-        module = restore(run, config, label_maps, allow).to(device_of(device))
-        for name, hashes in track(list(work.items()), "predict"):
-            try:
-                label(module, datamodule, name, images[name], folder, wanted, hashes)
-            except DataError as error:
-                problems[images[name]] = str(error)
-                say(f"left out: {error}")
-    report(problems, len(images), folder)
+    wanted = chosen(targets, list(datamodule.label_maps), run.id)
+    wanted_device = device_of(device)
+    maker = made_by(run, config, datamodule.reading)
+    with _writable(folder):
+        ledger = Ledger(folder, base, wanted, maker, Index(folder / HIDDEN), settings.verify == "full",
+                        settings.retry == "quarantined")
+        leases = Leases(folder / HIDDEN, settings.expiry)
+        tables = Tables(ledger, leases, list(datamodule.label_maps), folder / HIDDEN)
+        worker = Worker(ledger, leases, datamodule,
+                        lambda: restore(run, config, datamodule.label_maps, allow).to(wanted_device))
+        described = bids.descriptions(run.id, {name: datamodule.label_maps[name] for name in wanted}, base)
+        with stoppable(), leases.alive(), contextlib.closing(ledger.index):
+            finish(settings, images, tables, *labelled(settings, images, described, tables, worker))
+    report(images, settings.shard, ledger, root)
+
+
+def labelled(settings: Settings, images: Sequence[Image], described: Mapping[str, str], tables: Tables,
+             worker: Worker) -> tuple[list[Image], int]:
+    """Label what is left of this worker's shard; return the images of the shard and how many were labelled."""
+    ledger = worker.ledger
+    mine = [image for image in images if settings.shard.holds(image.subject)]
+    outcomes = {image.name: ledger.known(image) for image in mine}
+    left = [image for image in mine if outcomes[image.name] == LEFT]
+    bad = sum(outcome == QUARANTINED for outcome in outcomes.values())
+    part = f" in shard {settings.shard} of {len(images)}" if settings.shard.count > 1 else ""
+    say(f"{len(mine)} image{'s' * (len(mine) != 1)}{part}, {len(mine) - len(left) - bad} already there"
+        + (f", {bad} in quarantine and unchanged (retry=quarantined tries them again)" if bad else ""))
+    tables.describe(described, changing=bool(left) and not settings.merge)
+    if settings.merge:
+        return mine, 0
+    flow: Pipeline[Task] = Pipeline(worker.read, worker.work, worker.write, worker.failed,
+                                    (OutputError, NetworkError), settings.readers, settings.writers, settings.ahead)
+    while left:
+        tasks = flow(worker.tasks(by_subject(left)))
+        try:
+            for _ in track(tasks, "predict", len(left)):
+                pass
+        finally:
+            worker.stop.set()
+            tasks.close()  # type: ignore[attr-defined]
+        left, worker.lost = [image for same in worker.lost.values() for image in same], {}
+        worker.stop.clear()
+    return mine, worker.labelled
+
+
+def finish(settings: Settings, images: Sequence[Image], tables: Tables, mine: Sequence[Image], count: int) -> None:
+    """Write the tables when everybody is done, or when they are asked for.
+
+    Raises:
+        PartialError: they were asked for, and images are missing.
+
+    """
+    tables.ledger.index.refresh()
+    others = [image for image in images if not settings.shard.holds(image.subject)]
+    missing = tables.missing([*others, *mine], None if settings.merge else 1)
+    if missing and not settings.merge:
+        say("other shards have images left; whoever finishes last writes volumes.csv (merge=true writes what is there)")
+        return
+    with tables.writing():
+        file = tables.write([image for image in images if image not in set(missing)] if missing else images,
+                            whole=not missing)
+        if count or settings.merge:
+            tables.ledger.index.compact()
+    if missing:
+        raise PartialError(f"{len(missing)} of {len(images)} images are not done yet, {missing[0].path} for one: "
+                           f"{file} holds the others; label them and merge again")
+    say(f"volumes of all structures: {file}")
 
 
 def chosen(targets: Sequence[str] | str | None, known: Sequence[str], run_id: str) -> list[str]:
@@ -84,42 +202,6 @@ def made_by(run: Run, config: Any, reading: Mapping[str, str]) -> dict[str, str]
             "configuration": hashlib.sha256(settings.encode()).hexdigest()}
 
 
-def pending(images: Mapping[str, Path], targets: Sequence[str], folder: Path,
-            maker: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return name -> hashes of the images whose label maps are missing, changed or made from something else."""
-    work = {}
-    for name, image in images.items():
-        hashes = {**maker, "input": sha256(image)}
-        if not all(valid(bids.label_file(folder, name, target), hashes) for target in targets):
-            work[name] = hashes
-    return work
-
-
-def valid(file: Path, hashes: Mapping[str, str]) -> bool:
-    """Say whether a label map is whole and made from exactly these inputs."""
-    try:
-        written = json.loads(bids.sidecar(file).read_text(encoding="utf-8"))["segexp"]
-        return written == {**hashes, "output": sha256(file)}
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def label(module: Any, datamodule: Any, name: str, image: Path, folder: Path, targets: Sequence[str],
-          hashes: Mapping[str, str]) -> None:
-    """Label one image as the data module reads it, and write its label maps, each with its JSON."""
-    import torch
-
-    from segexp.data.nifti import write_labels
-
-    with torch.inference_mode():
-        prediction, source = datamodule.label_file(
-            image, lambda part: module.predict_step({"image": part.to(module.device)}, 0))
-    for target in targets:
-        file = bids.label_file(folder, name, target)
-        write_labels(file, datamodule.label_maps[target].decode(prediction[target]), source)
-        bids.describe_labels(file, hashes, sha256(file), image)
-
-
 def device_of(name: str) -> Any:
     """Return the torch device for ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
@@ -138,17 +220,50 @@ def device_of(name: str) -> Any:
     return torch.device(name)
 
 
-def report(problems: Mapping[Path, str], total: int, folder: Path) -> None:
-    """Say where the label maps are and which images were left out.
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn SIGTERM and SIGUSR2 into an error, so that leases are let go and nothing is left half-done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: Any) -> None:
+        raise Preempted(f"asked to stop by {signal.Signals(number).name}; what is done stays done, and the same "
+                        "command goes on")
+
+    before: dict[int, Callable | int | None] = {number: signal.signal(number, stop)
+                                                for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Turn failed writing at the top of the output into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"output={folder}: cannot be written: {error.strerror or error}; free some space or choose "
+                          "another folder; what is done stays done, and the same command goes on") from error
+
+
+def report(images: Sequence[Image], shard: Shard, ledger: Ledger, source: Path) -> None:
+    """Say where the label maps are and which images of the shard are in quarantine.
 
     Raises:
-        DataError: no image could be used.
+        DataError: the only image could not be used.
         PartialError: some could not.
 
     """
-    if not problems:
-        say(f"label maps of {total} image{'s' * (total != 1)} in {folder}")
+    mine = [image for image in images if shard.holds(image.subject)]
+    records = [record for image in mine if (record := quarantine.find(ledger.folder, image)) is not None
+               and (image.problem or ledger.known(image, anyone=True) != "done")]
+    if not records:
+        say(f"label maps of {len(mine)} image{'s' * (len(mine) != 1)} in {ledger.folder}")
         return
-    text = f"{len(problems)} of {total} images could not be used:\n  " + "\n  ".join(problems.values())
-    error: type[SegexpError] = DataError if len(problems) == total else PartialError
-    raise error(text)
+    text = (f"{len(records)} of {len(mine)} images could not be used; they are in {ledger.folder / 'quarantine'}:\n"
+            f"{quarantine.summary(records)}")
+    raise DataError(text) if source.is_file() else PartialError(text)
