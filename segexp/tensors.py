@@ -5,6 +5,7 @@ file holds, it is refused before a byte of it is executed: a checkpoint may come
 """
 
 import json
+import shutil
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,7 @@ def save(content: Mapping[str, Any], path: str | Path, keep: str | Path | None =
         keep: where the file that was at ``path`` stays; at every moment one of the two is whole.
 
     Raises:
-        TensorFileError: ``content`` holds something that could not be loaded safely.
+        TensorFileError: ``content`` holds something that could not be loaded safely, or the disk took no more.
     """
     import torch
 
@@ -41,12 +42,17 @@ def save(content: Mapping[str, Any], path: str | Path, keep: str | Path | None =
     if problem:
         raise TensorFileError(f"{path}: {problem}; files of weights hold tensors and plain values only: keep a "
                               "state_dict instead of the object")
-    with written_whole(path) as temporary:
-        torch.save(content, temporary)
-        digest = sha256(temporary)
-        remember(path, digest)
-        if keep is not None and path.exists():
-            keep_as(path, Path(keep))
+    try:
+        with written_whole(path) as temporary:
+            torch.save(content, temporary)
+            digest = sha256(temporary)
+            remember(path, digest)
+            if keep is not None and path.exists():
+                keep_as(path, Path(keep))
+    except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where the disk is full
+        free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.is_dir() else 0
+        raise TensorFileError(f"{path} could not be written ({str(error).splitlines()[0]}); {free:.0f} MB are free "
+                              "there; what was there before is untouched") from error
     return digest
 
 

@@ -65,7 +65,10 @@ def recorded(run: Run, config: Any, command: Sequence[str], allow: Sequence[str]
             # What broke while everything was asked to stop: loaders, loggers and other ranks are stopped too.
             say(f"{run.id}: {type(error).__name__} while stopping: {error}")
             error = request.exception()
-        end(run, error)
+        try:
+            end(run, error)
+        except OSError as full:  # a full disk, perhaps the very error: what is held no longer says interrupted
+            say(f"{run.id}: how it ended could not be recorded ({full.strerror})")
         raise error from None
 
 
@@ -200,11 +203,13 @@ def make_trainer(run: Run, config: Any, datamodule: Any, allow: Sequence[str], r
     callbacks = [Listening(request), StepSeeds(config.seed, StepSampler(batch_size=1, **part).number)]
     if dealt:
         callbacks.append(RunningStatistics())
-    for callback in instantiate(config.callbacks, allow=allow).values():
-        if isinstance(callback, Checkpoint):
-            callback.request = request
-        if isinstance(callback, Checkpoint) or ranks.rank() == 0:
-            callbacks.append(callback)  # pictures, progress and curves are the first rank's
+    chosen = list(instantiate(config.callbacks, allow=allow).values())
+    saving = [callback for callback in chosen if isinstance(callback, Checkpoint)]
+    for callback in saving:
+        callback.request = request
+    if ranks.rank() == 0:  # pictures, progress and curves are the first rank's
+        callbacks += [callback for callback in chosen if callback not in saving]
+    callbacks += saving  # last: what the others do in a step is done when it is saved
     loggers = [*instantiate(config.logger, allow=allow).values()] if ranks.rank() == 0 else False
     return instantiate(
         config.trainer, allow=allow, max_steps=config.steps, max_epochs=-1, callbacks=callbacks, logger=loggers,
