@@ -13,7 +13,8 @@ from types import ModuleType
 from segexp.errors import SegexpError
 
 # The order in which a newcomer meets them; a verb that is not named here comes after these.
-ORDER = ("list", "check", "phantom", "train", "evaluate", "predict", "table", "runs", "completion")
+ORDER = ("list", "check", "phantom", "train", "sweep", "evaluate", "predict", "table", "runs",
+         "completion")
 USAGE = """\
 segexp: five medical-segmentation papers as one laboratory
 

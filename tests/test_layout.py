@@ -35,6 +35,7 @@ ROOMS = {
     "search": BASE | {"config", "runs", "sweeps"},
     "exports": BASE | {"config", "data", "inference", "methods", "runs"},
     "machine": BASE,
+    "_plugins": set(),
     "tables": BASE | {"config", "data", "metrics", "runs", "reports", "sweeps"},
     "cli": BASE | {"commands", "config"},
     "commands": BASE | ALGORITHMS | {"cli", "config", "methods", "runs", "predictions", "reports", "tables",

@@ -80,6 +80,26 @@ def searchpath(folders: Sequence[Path]) -> list[str]:
     return [f"hydra.searchpath=[{','.join(quoted)}]"]
 
 
+def launcher_settings(overrides: Sequence[str], config_dirs: Sequence[str | Path] = ()) -> Any:
+    """Return the node ``hydra.launcher`` of ``conf/train.yaml`` with overrides such as ``hydra.launcher.slots=2``.
+
+    Raises:
+        ConfigError: a launcher or a key that does not exist.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from segexp.config.explanation import explain
+
+    folders = search_dirs(config_dirs)
+    try:
+        with initialised(folders):
+            return hydra.compose("train", [*searchpath(folders), *overrides], return_hydra_config=True).hydra.launcher
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, "train", overrides, folders) from error
+
+
 def compose_raw(primary: str, overrides: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
     """Compose like ``compose`` but leave Hydra's exceptions as they are."""
     import hydra

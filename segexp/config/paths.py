@@ -25,6 +25,11 @@ def conf_dir() -> Path:
     raise ConfigError(f"no {PRIMARY} in {places[0]} or {places[1]}: install segexp again, its configuration is missing")
 
 
+def plugins_dir() -> Path:
+    """Return the folder to append to ``sys.path`` so that Hydra finds our launchers."""
+    return Path(__file__).resolve().parent.parent / "_plugins"
+
+
 def search_dirs(config_dirs: Iterable[str | Path] = ()) -> list[Path]:
     """Return every folder that configuration is read from: the shipped one, then the user's, all absolute.
 
