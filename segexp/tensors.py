@@ -16,8 +16,9 @@ from segexp.errors import SegexpError
 from segexp.files import sha256, write_json, written_whole
 
 PLAIN = (type(None), bool, int, float, str)
-REMEMBERED = 4
-"""Hashes kept per file: that of a new file is written before the file itself, so the old one's must stay."""
+REMEMBERED = 32
+"""Hashes kept per folder. That of a new file is written before the file itself, so the old one's must stay, also after
+many kills between the two."""
 
 
 class TensorFileError(SegexpError):
@@ -65,7 +66,6 @@ def keep_as(path: Path, kept: Path) -> None:
         beside.replace(kept)
     except OSError:
         path.replace(kept)
-    remember(kept, *hashes(path))
 
 
 def load(path: str | Path, device: str = "cpu") -> dict[str, Any]:
@@ -139,18 +139,17 @@ def hash_file(path: Path) -> Path:
 
 
 def hashes(path: Path) -> list[str]:
-    """Return the SHA-256 values that ``path`` may have; empty when none was kept."""
+    """Return the SHA-256 values of what was written beside and to ``path``, the newest last; empty when none is kept.
+
+    They are the folder's, not the file's: a file becomes ``keep`` by a rename, which no hash can follow at once.
+    """
     try:
-        return list(json.loads(hash_file(path).read_text(encoding="utf-8")).get(path.name, []))
-    except (OSError, ValueError, AttributeError, TypeError):
+        return [str(digest) for digest in json.loads(hash_file(path).read_text(encoding="utf-8"))["sha256"]]
+    except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def remember(path: Path, *digests: str) -> None:
-    """Keep hashes of ``path``, the newest last."""
-    file = hash_file(path)
-    try:
-        known = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = {}
-    write_json(file, {**known, path.name: list(dict.fromkeys([*hashes(path), *digests]))[-REMEMBERED:]})
+def remember(path: Path, digest: str) -> None:
+    """Keep the hash of a file that is about to be at ``path``."""
+    known = [one for one in hashes(path) if one != digest]
+    write_json(hash_file(path), {"sha256": [*known, digest][-REMEMBERED:]})
