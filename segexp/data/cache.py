@@ -29,13 +29,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segexp.console import say
 from segexp.data.decoding import decode_image, decode_labels
 from segexp.data.labelmap import LabelMap
 from segexp.data.store import StoredImage, StoredLabels, StoredVolume
 from segexp.errors import DataError, SegexpError
 from segexp.files import write_json
 
-FORMAT = 2  # raise it when the meaning of an entry changes
+FORMAT = 3  # raise it when the meaning of an entry changes
+SETTLED = 20_000_000  # nanoseconds after which a file system gives another change another time
 ABANDONED = 3600  # seconds after which a folder that is still being built has no builder
 
 
@@ -82,11 +84,14 @@ class Cache:
         """Return what ``compute`` makes of everything that ``depends`` names; plain JSON, computed once."""
         key = hashlib.sha256(f"{FORMAT} {depends}".encode()).hexdigest()[:32]
         path = self.folder / "pairs" / key[:2] / f"{key}.json"
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return json.loads(path.read_text())["value"]
-        value = compute()
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known["crc32"] == _crc32_of(known["value"]):
+                return known["value"]
+            say(f"cache: {path} is damaged; it is computed again")
+        value = json.loads(json.dumps(compute()))
         with _writing(self.folder):
-            write_json(path, {"name": name or depends, "value": value})
+            write_json(path, {"name": name or depends, "value": value, "crc32": _crc32_of(value)})
         return value
 
     def _entry(self, path: Path, depends: list[Any], decode: Callable[..., dict], kind: type) -> Any:
@@ -134,10 +139,11 @@ class Cache:
             files = {}
             for file in sorted(temporary.iterdir()):
                 state = _flush(file)
-                files[file.name] = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "crc32": _crc32(file)}
-            write_json(temporary / "meta.json", {"format": FORMAT, "source": str(path), "files": files, **meta})
+                files[file.name] = {**_times(state), "crc32": _crc32(file)}
+            _write_meta(temporary, {"format": FORMAT, "source": str(path), "files": files, **meta})
             temporary.chmod(0o755)
             if folder.exists() and _open(folder, key, kind) is None:
+                say(f"cache: the entry of {path} is damaged ({folder}); it is decoded again")
                 # Moved away first: a rename onto a folder that holds files is refused.
                 damaged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".damaged-"))
                 with contextlib.suppress(FileNotFoundError):
@@ -192,6 +198,8 @@ class ContentHashes:
         if _state(path) != before:
             raise DataError(f"{path}: changed while it was read; is something still writing it?")
         digest = hashlib.sha256(content).hexdigest()
+        if time.time_ns() - before[2] < SETTLED:
+            return content, digest  # another change right now could leave the same times
         with self.lock:
             self.known[str(path)] = self.fresh[str(path)] = [*before, digest]
         return content, digest
@@ -206,7 +214,7 @@ class ContentHashes:
 
     def _load(self) -> dict[str, list]:
         try:
-            return dict(json.loads(self.path.read_text()))
+            return dict(json.loads(self.path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return {}
 
@@ -222,21 +230,45 @@ def _state(path: Path) -> list[int]:
 def _open(folder: Path, key: str, kind: type) -> Any:
     """Return the entry if it is whole, else None.
 
-    Sizes are always compared. Checksums are too when a file was touched since it was written; otherwise every start
-    would read the whole cache.
+    Sizes and the checksum of what is known about it are always compared. Checksums of the voxels are too when a file
+    was touched since it was written; otherwise every start would read the whole cache.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta.pop("crc32") != _crc32_of(meta):
+            return None
+        touched = False
         for name, expected in meta["files"].items():
-            state = (folder / name).stat()
-            if state.st_size != expected["size"]:
+            times = _times((folder / name).stat())
+            if times["size"] != expected["size"]:
                 return None
-            if state.st_mtime_ns != expected["mtime_ns"] and _crc32(folder / name) != expected["crc32"]:
-                return None
+            if any(times[key] != expected[key] for key in times):
+                if _crc32(folder / name) != expected["crc32"]:
+                    return None
+                expected.update(times)
+                touched = True
+        if touched:  # a copied cache is sound: the next start need not read all of it again
+            with contextlib.suppress(OSError):
+                _write_meta(folder, meta)
         fields = {name: _tuple(meta[name]) for name in kind.__dataclass_fields__ if name in meta}
         return kind(folder=folder, key=key, **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    """Write what is known about an entry, with its own checksum."""
+    plain = json.loads(json.dumps(meta))
+    write_json(folder / "meta.json", {**plain, "crc32": _crc32_of(plain)})
+
+
+def _times(state: os.stat_result) -> dict[str, int]:
+    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "ctime_ns": state.st_ctime_ns}
+
+
+def _crc32_of(value: Any) -> int:
+    """Return the checksum of plain JSON."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _tuple(value: Any) -> Any:

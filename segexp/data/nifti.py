@@ -1,18 +1,21 @@
 """Reading and writing NIfTI files: checked, canonical in memory, the source's own grid on disk.
 
 Reading decompresses the whole file first, so the gzip checksum of every byte is verified, and refuses what cannot be
-used as it is. The world coordinates follow nibabel's rule: the sform when its code is above 0, else the qform; a file
-with neither has no known left and right and is refused, or placed by its voxel sizes where that is asked for
-(`unplaced`). scl_slope of 0 or NaN means "not scaled" (NIfTI-1 standard).
+used as it is; a file that would become far larger than its header declares is not decompressed to its end. The world
+coordinates follow nibabel's rule: the sform when its code is above 0, else the qform; a file with neither has no known
+left and right and is refused, or placed by its voxel sizes where that is asked for (`unplaced`). scl_slope of 0 or NaN
+means "not scaled" (NIfTI-1 standard).
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +26,9 @@ from segexp.errors import DataError
 from segexp.files import written_whole
 
 TRANSFORM_TOLERANCE = 0.1  # mm at a corner: sform and qform are rounded differently, never by this much
-CHUNK = 1 << 20
+CHUNK = 1 << 18  # bytes of compressed data at a time; a hostile one becomes a thousand times as many
+LONGEST_HEADER = 540
+SLACK = 1 << 26  # bytes that may follow the voxels
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,11 @@ def _read(path: Path, content: bytes | None, unplaced: str) -> Volume:
             f"{path}: cut off: {shape} voxels of {dtype} from byte {offset} need {offset + needed} bytes, "
             f"the file holds {len(data)}"
         )
-    affine, warning = _affine(path, data, header, shape, unplaced)
+    # nibabel repairs some values while parsing; the file's own decide here.
+    raw = type(header)(data[: header.template_dtype.itemsize], check=False)
+    affine, warning = _affine(path, raw, header, shape, unplaced)
+    if np.isinf(raw["scl_slope"]) or np.isinf(raw["scl_inter"]):
+        raise DataError(f"{path}: voxels are scaled by {raw['scl_slope']} x + {raw['scl_inter']}; expected numbers")
     try:
         array = np.asanyarray(image.dataobj).reshape(shape)
     except Exception as error:
@@ -154,6 +163,8 @@ def _read(path: Path, content: bytes | None, unplaced: str) -> Volume:
     elif not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     orientation = io_orientation(affine)
+    if not np.isfinite(orientation).all():
+        raise DataError(f"{path}: the affine is singular, two axes run the same way: {affine[:3].tolist()}")
     canonical = np.ascontiguousarray(apply_orientation(array, orientation))
     moved = affine @ inv_ornt_aff(orientation, shape)
     spacing = tuple(float(v) for v in np.sqrt((moved[:3, :3] ** 2).sum(0)))
@@ -173,7 +184,9 @@ def _decompressed(path: Path, content: bytes) -> bytes:
         raise DataError(f"{path}: the file is empty")
     if not content.startswith(b"\x1f\x8b"):
         return content
-    parts, position = [], 0
+    parts: list[bytes] = []
+    position = total = 0
+    most = None
     while position < len(content):
         if not any(content[position : position + CHUNK]) and not any(content[position:]):
             break  # zero padding after the last member is allowed
@@ -182,15 +195,46 @@ def _decompressed(path: Path, content: bytes) -> bytes:
             chunk = content[position : position + CHUNK]
             if not chunk:
                 raise DataError(f"{path}: cut off: the compressed data ends at byte {position} without its end mark")
+            before = stream.copy()
             try:
                 parts.append(stream.decompress(chunk))
             except zlib.error as error:
-                last = min(position + CHUNK, len(content))
-                raise DataError(
-                    f"{path}: damaged compressed data between bytes {position} and {last}: {error}"
-                ) from error
+                bad = position + _first_bad(before, chunk)
+                raise DataError(f"{path}: damaged compressed data at byte {bad} of {len(content)}: {error}") from error
             position += len(chunk) - len(stream.unused_data)
+            total += len(parts[-1])
+            if most is None and total >= LONGEST_HEADER:
+                most = _declared(b"".join(parts)) + SLACK
+            if most is not None and total > most:
+                raise DataError(f"{path}: holds more than the {most - SLACK} bytes that its header declares; it is "
+                                "damaged, or made to fill the memory")
     return b"".join(parts)
+
+
+def _first_bad(stream: Any, chunk: bytes) -> int:
+    """Return the byte of ``chunk`` at which ``stream``, which refuses it as a whole, refuses it."""
+    offset = 0
+    for size in (1 << 12, 1):
+        for start in range(0, len(chunk), size):
+            before = stream.copy()
+            try:
+                stream.decompress(chunk[start : start + size])
+            except zlib.error:
+                stream, chunk, offset = before, chunk[start : start + size], offset + start
+                break
+    return offset
+
+
+def _declared(data: bytes) -> int:
+    """Return the bytes of a file as its header declares them; 0 where it does not. Nothing is allocated."""
+    kind = nib.Nifti2Header if 540 in {int.from_bytes(data[:4], order) for order in ("little", "big")} else (
+        nib.Nifti1Header)
+    try:
+        header = kind(data[: kind.template_dtype.itemsize], check=False)
+        shape = [max(int(n), 0) for n in header["dim"][1 : 1 + int(header["dim"][0])]]
+        return int(header["vox_offset"]) + math.prod(shape) * int(header["bitpix"]) // 8
+    except Exception:  # any damage: the reader says which
+        return 0
 
 
 def _parse(path: Path, data: bytes) -> nib.Nifti1Image:
@@ -217,11 +261,9 @@ def _spatial_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _affine(
-    path: Path, data: bytes, header: nib.Nifti1Header, shape: tuple[int, int, int], unplaced: str
+    path: Path, raw: nib.Nifti1Header, header: nib.Nifti1Header, shape: tuple[int, int, int], unplaced: str
 ) -> tuple[np.ndarray, str]:
     """Return the affine chosen by the stated rule, and a warning when sform and qform disagree."""
-    # nibabel repairs zero and negative voxel sizes while parsing; the file's own values decide here.
-    raw = type(header)(data[: header.template_dtype.itemsize], check=False)
     sform, qform = int(raw["sform_code"]) > 0, int(raw["qform_code"]) > 0
     sizes = raw["pixdim"][1:4]
     sized = bool(np.isfinite(sizes).all() and (sizes != 0).all())

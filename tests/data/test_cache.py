@@ -15,6 +15,12 @@ from tests.data.heads import LABEL_MAPS, arrays, tissue_of, write
 MAPS = {target: LabelMap.from_mapping(target, LABEL_MAPS[target]) for target in LABEL_MAPS}
 
 
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """Trust the times of files that were written just now."""
+    monkeypatch.setattr("segexp.data.cache.SETTLED", 0)
+
+
 def volumes(folder):
     return sorted((folder / "volumes").glob("*/*/volume.npy"))
 
