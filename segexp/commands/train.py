@@ -88,6 +88,7 @@ def check_words(words: list[str], flags: Any, many: bool) -> None:
     from hydra.errors import HydraException, OverrideParseException
 
     from segexp.config import compose
+    from segexp.config.composition import launcher_settings
     from segexp.errors import ConfigError
 
     try:
@@ -98,6 +99,9 @@ def check_words(words: list[str], flags: Any, many: bool) -> None:
     sweeps = [item.input_line for item in parsed if item.is_sweep_override()]
     if sweeps and not many:
         raise ConfigError(f"{' '.join(sweeps)} gives several values; add -m to train every combination")
+    if many and any(word.startswith("hydra.launcher.") for word in words):
+        launcher_settings([word for word in words if word.startswith(("hydra/launcher=", "hydra.launcher."))],
+                          flags.config_dirs)
     try:
         first = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0][0] if many else words
     except HydraException as error:
@@ -200,8 +204,9 @@ def train_one(config: Any, command: list[str], allow: tuple[str, ...]) -> None:
         code = launch(config, command[1:])
         if code:
             raise ended(code)
-        if code is None:
-            run = train(config, command, allow)
+        if code == 0:
+            return  # the first rank has said the result
+        run = train(config, command, allow)
     if rank() == 0:
         say(f"{run.id} is done" + (" already" if already else ""))
         say(describe(run))
