@@ -140,7 +140,8 @@ def go_on(sweep: Any, options: Sequence[str], flags: Any, failed_too: bool) -> i
     if lost:
         raise ConfigError(f"{sweep.config_file(lost[0].id)} is gone; the line that started the sweep writes it again: "
                           f"{sweep.header.get('command', '')}")
-    settings = recorded(sweep, changes(options, flags.config_dirs, (sweep.header.get("launcher") or {}).get("kind", "local")))
+    before = (sweep.header.get("launcher") or {}).get("kind", "local")
+    settings = recorded(sweep, changes(options, flags.config_dirs, before))
     say(f"sweep {sweep.name}: {len(jobs)} jobs")
     outcomes = drive(sweep, make_executor(sweep, settings, flags.allow), list(jobs.values()), failed_too)
     raise_failures(outcomes, f"segexp sweep retry {sweep.name} starts them again")

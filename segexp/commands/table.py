@@ -21,7 +21,7 @@ Without one of these words: run, show and check.
 NAME is a table of `segexp list table`, a pattern of such names, or `all`. The overrides go to every run. The table's
 own keys:
   seeds=[1,2,3]   instead of the declared ones
-  slots=2         trainings at the same time (default: one per CPU core, one on a machine with a GPU)
+  slots=2         trainings at the same time (default: one per GPU, without one as many as CPU cores)
   evaluate.NAME.KEY=...  for the evaluation NAME of a table whose runs are also scored on other data
 """
 WORDS = ("plan", "run", "show", "check")
@@ -112,35 +112,22 @@ def print_plan(declaration: Any, planned: Any) -> int:
 
 
 def train_missing(declarations: list[Any], overrides: list[str], own: dict[str, Any], flags: Any) -> None:
-    """Train the runs that are not done, each once, parents before children.
+    """Train the runs that are not done, each once, parents before children; then score those of them that are done.
 
     Raises:
-        PartialError: some trainings failed.
+        PartialError: some trainings or evaluations failed; those that do not need them were done all the same.
     """
-    import os
-    from pathlib import Path
-
     from segexp.console import say
     from segexp.errors import PartialError
     from segexp.tables.plan import plan
 
-    planned = {item.run.hash: item for declaration in declarations
-               for item in plan(declaration, overrides, own.get("seeds"), flags.config_dirs)}
-    waiting = {key: item for key, item in planned.items() if not item.usable}
-    refuse_missing_folders(planned.values())
-    say(f"{len(planned)} runs, {len(planned) - len(waiting)} of them done")
-    gpu = Path("/dev/nvidiactl").exists()
-    slots = own.get("slots", [1 if gpu else os.cpu_count() or 1])[0]
-    failed: list[str] = []
-    while waiting:
-        names = {item.name for item in waiting.values()}
-        ready = {key: item for key, item in waiting.items() if not set(item.needs) & names}
-        failed += train_together(list(ready.values()), slots, flags)
-        waiting = {key: item for key, item in waiting.items() if key not in ready}
-        if failed:
-            break  # children of a failed parent have nothing to stand on
-    if not failed:
-        failed = evaluate_missing(declarations, overrides, own, flags)
+    planned = [item for declaration in declarations
+               for item in plan(declaration, overrides, own.get("seeds"), flags.config_dirs)]
+    refuse_missing_folders(planned)
+    runs = {item.run.hash: item for item in planned}
+    say(f"{len(runs)} runs, {sum(item.usable for item in runs.values())} of them done")
+    failed = [] if all(item.usable for item in planned) else train_together(declarations, planned, own, flags)
+    failed += evaluate_missing(declarations, overrides, own, flags)
     if failed:
         raise PartialError("these runs failed:\n" + "\n".join(failed))
 
@@ -181,14 +168,30 @@ def evaluate_missing(declarations: list[Any], overrides: list[str], own: dict[st
     return failed
 
 
-def train_together(ready: list[Any], slots: int, flags: Any) -> list[str]:
-    """Train runs that do not wait for each other; return a line for each that failed."""
-    from segexp.runs.launch import Job, launch
+def train_together(declarations: list[Any], planned: list[Any], own: dict[str, Any], flags: Any) -> list[str]:
+    """Train the runs as jobs of a sweep; return the lines about those that are not done."""
+    from segexp.sweeps.controller import told
+    from segexp.sweeps.drive import drive, make_executor
+    from segexp.sweeps.manifest import create_sweep
 
-    # The longest first, else as declared, so that no slot idles at the end.
-    ready = sorted(ready, key=work_of, reverse=True)
-    jobs = [Job(f"{item.name} seed {item.seed}", item.overrides, flags.config_dirs, flags.allow) for item in ready]
-    return [f"  {outcome.job.name}: {outcome.error}" for outcome in launch(jobs, slots) if outcome.status == "failed"]
+    jobs = jobs_of(planned)
+    name = declarations[0].name if len(declarations) == 1 else "tables"
+    settings = {"kind": "local", "slots": own.get("slots", [None])[0]}
+    words = ["segexp", "table", "run", *flags.overrides]
+    sweep = create_sweep(planned[0].config.paths.outputs, name, jobs, command=words, launcher=settings)
+    outcomes = drive(sweep, make_executor(sweep, settings, flags.allow))
+    return [line for outcome in outcomes if outcome.status != "done" for line in told(outcome)]
+
+
+def jobs_of(planned: list[Any]) -> list[Any]:
+    """Return the runs of tables as jobs, each once, the longest first, else as declared: no slot idles at the end."""
+    from segexp.sweeps.job import make_job
+
+    ids = {(item.name, item.seed): item.run.hash for item in planned}
+    once = {item.run.hash: item for item in planned}
+    return [make_job(item.config, item.overrides, f"{item.name} seed {item.seed}",
+                     [ids[parent, item.seed] for parent in item.needs])
+            for item in sorted(once.values(), key=work_of, reverse=True)]
 
 
 def work_of(item: Any) -> float:

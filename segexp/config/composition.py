@@ -91,10 +91,19 @@ def launcher_settings(overrides: Sequence[str], config_dirs: Sequence[str | Path
     from omegaconf.errors import OmegaConfBaseException
 
     from segexp.config.explanation import explain
+    from segexp.config.names import hint
+    from segexp.errors import ConfigError
 
     folders = search_dirs(config_dirs)
     try:
         with initialised(folders):
+            choice = [word for word in overrides if word.startswith("hydra/launcher=")]
+            known = hydra.compose("train", [*searchpath(folders), *choice], return_hydra_config=True).hydra.launcher
+            for word in overrides:
+                key = word.partition("=")[0].removeprefix("hydra.launcher.").partition(".")[0]
+                if word.startswith("hydra.launcher.") and key not in known:
+                    raise ConfigError(f"{word}: the launcher has no {key!r}"
+                                      + hint(key, [str(name) for name in known if not str(name).startswith("_")]))
             return hydra.compose("train", [*searchpath(folders), *overrides], return_hydra_config=True).hydra.launcher
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, "train", overrides, folders) from error

@@ -1,6 +1,5 @@
 """``segexp train``: a run explains itself, is done once, goes on after a kill, and sweeps."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from segexp.cli import main
-from segexp.runs import Run, get_run, list_runs
+from segexp.runs import get_run, list_runs
 from tests.end_to_end.conftest import train_words
 
 
@@ -124,17 +123,3 @@ def test_wandb_failing_changes_nothing(outputs: Path, tmp_path: Path, monkeypatc
     weights = [torch.load(get_run(folder, "nn_tissue-seed1").checkpoint, weights_only=True)["state_dict"]
                for folder in (outputs, tmp_path)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def test_a_job_that_is_killed_leaves_the_others_alone(outputs: Path) -> None:
-    from segexp.runs.launch import Job, launch
-
-    common = tuple(train_words(outputs)[1:])
-    good = Job("good", (*common, "seed=8", "steps=1"))
-    bad = Job("bad", (*common, "seed=9", "steps=1", "data.root=/nowhere"))
-    outcomes = launch([bad, good], slots=1)
-    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
-    assert "/nowhere" in outcomes[0].error
-    bad_run = outputs / "runs" / "neuronet" / outcomes[0].run_id
-    assert Run(outputs / "runs" / "neuronet" / outcomes[1].run_id).status == "done"
-    assert json.loads((bad_run / "run.json").read_text())["status"] == "failed"

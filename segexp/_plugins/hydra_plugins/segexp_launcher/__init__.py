@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 
 __all__ = ["Grid", "Local", "Slurm"]
 
 
 class Grid(BasicSweeper):
-    """Hydra's own sweeper, which leaves composing the combinations to the launcher: each is composed once."""
+    """Hydra's own sweeper without what the launcher does: composing the combinations, and writing down the sweep."""
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing: the launcher checks more than Hydra would."""
+    def sweep(self, arguments: list[str]) -> None:
+        """Give every combination to the launcher."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        for batch in self.split_arguments(overrides, self.max_batch_size):
+            self.launcher.launch(batch, initial_job_idx=0)
 
 
 class Local(Launcher):
