@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from segexp.errors import SegexpError
+from segexp.redaction import redacted, redacted_words
 
 # The order in which a newcomer meets them; a verb that is not named here comes after these.
 ORDER = ("list", "check", "phantom", "train", "sweep", "evaluate", "predict", "table", "runs",
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SegexpError as error:
         if os.environ.get("SEGEXP_DEBUG"):
             raise
-        print(f"segexp: error: {error}", file=sys.stderr)
+        print(redacted(f"segexp: error: {error}"), file=sys.stderr)
         return error.exit_code
     except Exception as error:
         if os.environ.get("SEGEXP_DEBUG"):
@@ -111,10 +112,11 @@ def report(error: Exception) -> None:
     import tempfile
     import traceback
 
-    print(f"segexp: unexpected error: {type(error).__name__}: {error}", file=sys.stderr)
+    print(redacted(f"segexp: unexpected error: {type(error).__name__}: {error}"), file=sys.stderr)
     try:
         with tempfile.NamedTemporaryFile("w", prefix="segexp-", suffix=".txt", delete=False, encoding="utf-8") as file:
-            file.write(f"command: {' '.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}")
+            file.write(f"command: {' '.join(redacted_words(sys.argv))}\n\n"
+                       f"{redacted(''.join(traceback.format_exception(error)))}")
         where = f"the traceback is in {file.name}; "
     except OSError:
         where = ""

@@ -1,5 +1,6 @@
 """What a person sees while work is done: bars with the time left on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -7,21 +8,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from segexp.redaction import redacted
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
 _log: Path | None = None
-_silent = False
+# Of several ranks, started by torchrun or Slurm, the first speaks.
+_silent = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0
 
 
 def say(text: str) -> None:
     """Print one line at once, also through a pipe; append it to the log that ``logged_to`` names."""
     if _silent:
         return
-    print(text, flush=True)
+    text = redacted(text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # names of files may be anything
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     if _log is not None:
-        with _log.open("a", encoding="utf-8") as file:
+        with _log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{text}\n")
 
 
@@ -34,17 +40,6 @@ def logged_to(path: Path) -> Iterator[None]:
         yield
     finally:
         _log = before
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Say nothing in this block: another process says the same."""
-    global _silent
-    before, _silent = _silent, True
-    try:
-        yield
-    finally:
-        _silent = before
 
 
 def duration(seconds: float) -> str:

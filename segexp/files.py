@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from segexp.redaction import redacted
+
 
 @contextmanager
 def written_whole(path: str | Path, suffix: str = "") -> Iterator[Path]:
@@ -47,9 +49,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
+    r"""Write ``text`` (UTF-8) to ``path``, whole or not at all, without what `redacted` takes for a secret.
+
+    Parts of file names that are not UTF-8 are written as ``\udcXX``.
+    """
     with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(redacted(text), encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: object) -> None:

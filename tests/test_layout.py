@@ -14,13 +14,14 @@ TOP = {"pyproject.toml", "README.md", "Makefile", "requirements.lock", ".ci", ".
        "conf", "segexp", "tests", "notebooks", "outputs"}
 LONGEST = {"segexp": 320, ".ci": 320, "tests": 400}
 
-BASE = {"errors", "files", "console", "tensors"}
+BASE = {"errors", "redaction", "files", "console", "tensors"}
 ALGORITHMS = {"data", "losses", "metrics", "inference"}
 ROOMS = {
     "errors": set(),
-    "files": {"errors"},
+    "redaction": set(),
+    "files": {"errors", "redaction"},
     "tensors": {"errors", "files"},
-    "console": {"errors"},
+    "console": {"errors", "redaction"},
     "config": BASE,
     "phantoms": BASE,
     "metrics": BASE,

@@ -11,6 +11,7 @@ from segexp.config.names import hint
 from segexp.config.sources import origin
 from segexp.config.targets import find, refusal
 from segexp.errors import ConfigError
+from segexp.redaction import secret_in
 
 SPECIAL = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 COMPLETED_AT_RUN_TIME = ("method", "data", "callbacks", "logger", "trainer")
@@ -148,7 +149,9 @@ def _binding(key: str, node: Mapping[str, Any], function: Any) -> Iterator[tuple
 
 
 def disagreements(cfg: Any, config_dirs: Sequence[str | Path] = ()) -> Iterator[tuple[str, str]]:
-    """Yield ``(key, message)`` where two rooms of a training configuration contradict each other."""
+    """Yield ``(key, message)`` where two rooms of a configuration contradict each other, or it holds secrets."""
+    from omegaconf import OmegaConf
+
     label_maps, targets = _get(cfg, "data.label_maps"), _get(cfg, "method.targets")
     chosen = [targets] if isinstance(targets, str) else list(targets or [])
     if isinstance(label_maps, Mapping):
@@ -163,6 +166,9 @@ def disagreements(cfg: Any, config_dirs: Sequence[str | Path] = ()) -> Iterator[
         if dict(counts) != expected:
             yield "network.targets", f"is {dict(counts)}, but targets and label maps give {expected}"
     yield from places(cfg)
+    found = secret_in(OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg)
+    if found:
+        yield found.partition(" ")[0], f"{found.partition(' ')[2]}; configurations are recorded with every run"
     yield from _crop_size(_get(cfg, "sampling.size"), _get(cfg, "network.filters"))
     scale = _get(cfg, "scale.name")
     if scale is not None:

@@ -10,6 +10,7 @@ from segexp.config.paths import search_dirs
 from segexp.config.resolvers import register_resolvers
 from segexp.config.yaml_files import check_folders
 from segexp.errors import ConfigError
+from segexp.redaction import secret_in
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,6 +41,7 @@ def compose(primary: str, overrides: Sequence[str] = (), config_dirs: Sequence[s
 def compose_from(folders: Sequence[Path], primary: str, overrides: Sequence[str] = ()) -> "DictConfig":
     """Compose like ``compose`` from absolute ``folders``, of which the first holds the primary configuration."""
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -48,11 +50,15 @@ def compose_from(folders: Sequence[Path], primary: str, overrides: Sequence[str]
     check_words(overrides)
     check_folders(folders[1:])
     try:
-        return compose_raw(primary, overrides, folders)
+        config = compose_raw(primary, overrides, folders)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explain(error, primary, overrides, folders) from error
     except RecursionError as error:
         raise ConfigError(f"the configuration {primary} refers to itself, or is nested too deeply") from error
+    found = secret_in(OmegaConf.to_container(config, resolve=False))
+    if found:
+        raise ConfigError(f"{found}; configurations are recorded with every run, so they cannot hold secrets")
+    return config
 
 
 @contextmanager

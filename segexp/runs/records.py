@@ -7,13 +7,14 @@ from typing import Any
 from segexp.config.objects import plain
 from segexp.console import duration, say
 from segexp.files import sha256, write_text
+from segexp.redaction import redacted_words
 from segexp.runs.directory import SCHEMA, Run
 
 
 def record_name(run: Run, config: Any, command: Sequence[str]) -> None:
     """Write who the run is, before its data are looked at."""
     run.update(schema=SCHEMA, id=run.id, hash=run.hash, name=config.name, status="running", seed=config.seed,
-               scale=config.scale.name, steps=config.steps, command=" ".join(command),
+               scale=config.scale.name, steps=config.steps, command=" ".join(redacted_words(command)),
                started=run.info.get("started", now()), finished=None, error=None)
 
 
