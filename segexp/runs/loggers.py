@@ -19,6 +19,9 @@ def csv(folder: str, start_step: int = 0) -> Logger:
     return Curves(Path(folder) / "metrics" / "metrics.csv", start_step)
 
 
+PATIENCE = 30.0  # seconds in which the server of Weights & Biases has to answer
+
+
 class Curves(Logger):
     """Curves in a CSV file, one row per step; the file is written whole, so a kill leaves the last whole one.
 
@@ -127,9 +130,10 @@ def wandb(folder: str, mode: str = "offline", project: str = "segexp", entity: s
         from pytorch_lightning.loggers import WandbLogger
 
         run_id = Path(folder).name
-        # Neither code nor console nor machine statistics: what a run needs to explain itself is in its directory.
+        # Neither code, console, command line nor machine: what a run needs to explain itself is in its directory.
         settings = client.Settings(console="off", disable_git=True, disable_code=True, x_disable_stats=True,
-                                   silent=True)
+                                   x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
+                                   silent=True, init_timeout=PATIENCE)
         experiment = client.init(project=project, entity=entity, id=run_id, name=run_id, dir=folder, mode=mode,
                                  resume="allow" if mode == "online" else None, settings=settings)
         return WandbLogger(experiment=experiment, save_dir=folder)

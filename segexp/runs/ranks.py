@@ -111,13 +111,11 @@ def torchrun(ranks: int, words: Sequence[str], threads: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The agent reads this one from the environment, and the ranks theirs.
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = SIGNALS
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # unused parameters are looked for on purpose
     os.environ.setdefault("OMP_NUM_THREADS", str(threads or max(1, (os.cpu_count() or 1) // ranks)))
     settings = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=ranks, run_id="segexp", max_restarts=0,
                             rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
-                            monitor_interval=0.2)
+                            monitor_interval=0.2, signals_to_handle=SIGNALS)
     try:
         elastic_launch(settings, sys.executable)("-u", "-m", "segexp", *words)
     except ChildFailedError as error:

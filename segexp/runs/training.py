@@ -4,11 +4,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from segexp.config.objects import instantiate, plain
-from segexp.console import logged_to, say, silence
+from segexp.console import logged_to, say
 from segexp.errors import Preempted, SegexpError
 from segexp.files import write_text
 from segexp.runs import ranks
@@ -39,7 +40,7 @@ def train(config: Any, command: Sequence[str] = (), allow: Sequence[str] = ()) -
     check_or_raise(config, allow)
     run, request = locate_run(config), StopRequest()
     first = ranks.rank() == 0
-    with request.listening(), run.hold() if first else silence():
+    with request.listening(), run.hold() if first else nullcontext():
         if run.status_on_disk == "done" and not moved(run, config):
             return run
         if not first:
@@ -178,8 +179,8 @@ def fit_and_test(run: Run, config: Any, module: Any, datamodule: Any, allow: Seq
         if first:
             record_training(run, trainer, seconds)
         trainer.test(module, datamodule=datamodule, verbose=False)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise request.exception() from None
+    except SystemExit as error:  # what Lightning makes of Ctrl-C; without a signal, somebody's own exit()
+        raise (error if request.signal is None else request.exception()) from None
     if first:
         run.update(facts=module.facts, cautions=module.cautions)
         record_result(run, module.rows, seconds)
