@@ -1,1 +1,1 @@
-"""Exports of finished runs for other programs: safetensors, ONNX, MONAI bundles; each is checked after it was written."""
+"""Exports of finished runs for other programs, each checked after it was written: safetensors, ONNX, MONAI bundles."""

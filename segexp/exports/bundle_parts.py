@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import decollate_batch
+from monai.data import MetaTensor, decollate_batch
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
@@ -91,7 +91,9 @@ class LabelEvaluator:
         count = 0
         for batch in self.dataloader:
             labels = self.inferer(batch["image"].to(self.device), self.network)
-            for item in decollate_batch({"image": batch["image"]}):
-                self.postprocessing({**item, **{target: found[0] for target, found in labels.items()}})
+            for item in decollate_batch(batch):
+                about = item["image"].meta
+                named = {target: MetaTensor(found[0], meta=dict(about)) for target, found in labels.items()}
+                self.postprocessing({**item, **named})
                 count += 1
         return count

@@ -32,7 +32,7 @@ class ToSpacing(MapTransform):
             own = np.sqrt((np.asarray(image.affine)[:3, :3] ** 2).sum(0))
             ratio = np.asarray(self.spacing, np.float64) / own
             near = np.allclose(self.spacing, own, rtol=1e-4, atol=0)
-            shape = voxels.shape if near else tuple(max(1, round(n / r)) for n, r in zip(voxels.shape, ratio, strict=True))
+            shape = tuple(max(1, round(n / r)) for n, r in zip(voxels.shape, ratio, strict=True))
             whole = bool((voxels == np.rint(voxels)).all())
             fine = voxels if near else sampled(voxels.astype(np.int32) if whole else voxels, ratio, shape, order=1)
             changed = image.clone()

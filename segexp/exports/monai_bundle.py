@@ -44,9 +44,9 @@ root, work = sys.argv[1:]
 workflow = ConfigWorkflow(f"{root}/configs/inference.json", f"{root}/configs/metadata.json", logging_file=False,
                           workflow_type="infer", bundle_root=root, dataset_dir=f"{work}/input",
                           output_dir=f"{work}/output", device="$torch.device('cpu')")
-missing = workflow.check_properties()
 workflow.initialize()
 workflow.run()
+missing = workflow.check_properties()
 with torch.no_grad():
     found = workflow.parser.get_parsed_content("network")(torch.load(f"{work}/sample.pt", weights_only=True))
 dense = {target: one.dense() if hasattr(one, "dense") else one for target, one in found.items()}
@@ -61,7 +61,8 @@ def write(subject: Subject, folder: Path) -> None:
     Raises:
         ConfigError: a part of the run is a class of the user, which cannot be copied.
     """
-    configs = {key: portable_targets(subject.description["configuration"][key], key) for key in ("network", "inference")}
+    settings = subject.description["configuration"]
+    configs = {key: portable_targets(settings[key], key) for key in ("network", "inference")}
     configs["network"] |= {"_target_": home_of(subject.network)}
     intensity = {key: value for key, value in intensity_of(subject.datamodule).items() if key != "meaning"}
     spacing = subject.description["input"]["spacing_mm"]

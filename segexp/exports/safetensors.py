@@ -17,7 +17,8 @@ def write(subject: Subject, folder: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in subject.network.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "run": subject.run.id})
+    # One entry only: with more, their order, and so the file, would differ from time to time.
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / DESCRIPTION, subject.description)
 
 

@@ -32,7 +32,7 @@ def copied(modules: Iterable[str], folder: Path, into: str) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(re.sub(rf"(?m)^(\s*(?:from|import) ){PACKAGE}(?=[. ])", rf"\g<1>{into}", source),
                         encoding="utf-8")
-    for path in {parent for file in folder.rglob("*.py") for parent in file.parents if folder in (parent, *parent.parents)}:
+    for path in [folder, *(child for child in folder.rglob("*") if child.is_dir())]:
         init = path / "__init__.py"
         if not init.exists():
             init.write_text('"""Copied from segexp."""\n', encoding="utf-8")
@@ -74,8 +74,10 @@ def imported(name: str) -> Iterator[str]:
 
 def is_module(name: str) -> bool:
     """Say whether a name below a package is a module of its own."""
-    parent = file_of(name.rpartition(".")[0]).parent
-    last = name.rpartition(".")[2]
+    parent, last = file_of(name.rpartition(".")[0]), name.rpartition(".")[2]
+    if parent.name != "__init__.py":
+        return False
+    parent = parent.parent
     return (parent / f"{last}.py").is_file() or (parent / last / "__init__.py").is_file()
 
 
