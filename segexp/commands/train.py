@@ -240,7 +240,7 @@ def train_many(settings: Mapping[str, Any], combinations: Sequence[Sequence[str]
         from segexp.sweeps.local import warm_up
 
         warm_up()  # while the combinations are composed
-    jobs = compose_jobs(combinations, flags.config_dirs, flags.allow)
+    jobs = compose_jobs(combinations, flags.config_dirs, flags.allow, warm=settings["kind"] == "local")
     sweep = create_sweep(jobs[0].config["paths"]["outputs"], sweep_name(jobs), jobs, command=command,
                          launcher=settings)
     say(f"sweep {sweep.name}: {len(jobs)} jobs")

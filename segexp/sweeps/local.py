@@ -14,14 +14,14 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from submitit.core import utils
 from submitit.local.local import LocalExecutor, LocalJob
 
-from segexp.errors import ConfigError
+from segexp.errors import ConfigError, SegexpError
 from segexp.sweeps.gpus import visible_gpus
 from segexp.sweeps.job import Job
 from segexp.sweeps.manifest import Sweep
@@ -35,6 +35,32 @@ def warm_up() -> None:
     """Start importing what every job needs, in a process of its own, while this one goes on."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
     multiprocessing.forkserver.ensure_running()
+
+
+def ask_warm(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process forked from the warm one; return its result, raise its error."""
+    receiver, sender = multiprocessing.get_context("forkserver").Pipe(duplex=False)
+    warm_up()
+    process = multiprocessing.get_context("forkserver").Process(target=answer, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    try:
+        error, result = receiver.recv()
+    except EOFError:
+        raise SegexpError("checking the jobs ended without a word; is there enough memory?") from None
+    finally:
+        process.join()
+    if error is not None:
+        raise error
+    return result
+
+
+def answer(sender: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    """Send a function's error and result."""
+    try:
+        sender.send((None, function(*arguments)))
+    except Exception as error:
+        sender.send((error, None))
 
 
 class Local:
