@@ -57,6 +57,7 @@ class Lease:
 
     def release(self) -> None:
         """Let go, if it is still mine; never raises."""
+        self.leases.held.discard(self)
         with contextlib.suppress(OSError):
             self.leases.release(self)
 
@@ -74,6 +75,7 @@ class Leases:
         self.folder, self.workers, self.expiry = folder / "leases", folder / "workers", expiry
         self.token, self.files = "", list[Path]()
         self.claimed: set[str] = set()
+        self.held: set[Lease] = set()
         self.seen: dict[str, tuple[int, float]] = {}  # token -> last sign of life, when it was first seen here
         self.lock = threading.Lock()
 
@@ -90,6 +92,8 @@ class Leases:
         try:
             yield self
         finally:
+            for lease in list(self.held):  # the work was broken off
+                lease.release()
             stop.set()
             beat.join()
             for file in self.files:
@@ -100,12 +104,13 @@ class Leases:
         with self.lock:
             if name in self.claimed:  # links of a former claim must never be taken for this one's
                 self._sign_on()
-            self.claimed.add(name)
             link = Link(self._path(name, 0, ""), 0, self.token, 0, {})
             for _ in range(8):
                 if self._link(link.path):
+                    self.claimed.add(name)
                     lease = Lease(self, name, link)
                     if link.place == 0 or lease.mine():
+                        self.held.add(lease)
                         return lease
                     _remove(link.path)  # its chain was let go meanwhile
                     link = Link(self._path(name, 0, ""), 0, self.token, 0, {})

@@ -163,9 +163,9 @@ def finish(settings: Settings, images: Sequence[Image], tables: Tables, mine: Se
     if missing and not settings.merge:
         say("other shards have images left; whoever finishes last writes volumes.csv (merge=true writes what is there)")
         return
+    absent = {image.name for image in missing}
     with tables.writing():
-        file = tables.write([image for image in images if image not in set(missing)] if missing else images,
-                            whole=not missing)
+        file = tables.write([image for image in images if image.name not in absent], whole=not missing)
         if count or settings.merge:
             tables.ledger.index.compact()
     if missing:
@@ -220,21 +220,33 @@ def device_of(name: str) -> Any:
     return torch.device(name)
 
 
+class Stopped(BaseException):
+    """A signal asked to stop; no Exception, because it is no image's error."""
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGUSR2 into an error, so that leases are let go and nothing is left half-done."""
+    """Turn SIGTERM and SIGUSR2 into an error, so that leases are let go and nothing is left half-done.
+
+    Raises:
+        Preempted: one of them came.
+
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, _: Any) -> None:
-        raise Preempted(f"asked to stop by {signal.Signals(number).name}; what is done stays done, and the same "
-                        "command goes on")
+        for other in (signal.SIGTERM, signal.SIGUSR2):  # once is enough: cleaning up must not be broken off
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(signal.Signals(number).name)
 
     before: dict[int, Callable | int | None] = {number: signal.signal(number, stop)
                                                 for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
         yield
+    except Stopped as name:
+        raise Preempted(f"asked to stop by {name}; what is done stays done, and the same command goes on") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
