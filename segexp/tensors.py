@@ -133,6 +133,15 @@ def not_plain(value: Any, where: str = "") -> Iterator[str]:
         yield f"{where or 'content'} is a {type(value).__module__}.{type(value).__qualname__}"
 
 
+def not_finite(tensors: Mapping[str, Any]) -> str:
+    """Return the names of some tensors that hold NaN or infinite numbers, and how many do; empty if none does."""
+    import torch
+
+    bad = [str(name) for name, one in tensors.items()
+           if isinstance(one, torch.Tensor) and one.is_floating_point() and not bool(one.isfinite().all())]
+    return f"{len(bad)} tensors, such as {bad[0]}" if bad else ""
+
+
 def hash_file(path: Path) -> Path:
     """Return where the hashes of the files of a folder are kept."""
     return path.with_name("hashes.json")

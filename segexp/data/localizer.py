@@ -145,9 +145,12 @@ def load_localizer(run: Path) -> Trained:
         network.load_state_dict({name.removeprefix("network."): value
                                  for name, value in checkpoint["state_dict"].items() if name.startswith("network.")})
         grid = config["data"]["resample"]
-    except (OSError, KeyError, TypeError, RuntimeError, tensors.TensorFileError) as error:
+        bad = tensors.not_finite(network.state_dict())
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, tensors.TensorFileError) as error:
         raise DataError(f"{run}: no trained localiser there ({type(error).__name__}: {error}); data.roi.run must be "
                         f"the directory of a run trained with data.view=whole") from error
+    if bad:
+        raise DataError(f"{run}: the weights are NaN or infinite ({bad})")
     if not grid or len(set(grid)) > 1:
         raise DataError(f"{run}: trained with data.resample={grid}; expected three equal edges, such as [4, 4, 4]")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,6 +5,7 @@ from typing import Any
 
 from segexp.errors import ConfigError, SegexpError
 from segexp.runs.directory import Run
+from segexp.tensors import not_finite
 
 KEPT = {"data": ("intensity", "resample")}
 """Group -> keys that an option chosen for a finished run takes from the run: how images were scaled in training."""
@@ -114,8 +115,11 @@ def restore(run: Run, config: Any, label_maps: Any, allow: Sequence[str] = ()) -
     module, kept = make_module(config, label_maps, allow), checkpoint(run)
     try:
         module.load_state_dict(kept["state_dict"])
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise SegexpError(f"{run.checkpoint} cannot be used: {error}") from error
+    bad = not_finite(module.state_dict())
+    if bad:
+        raise SegexpError(f"{run.checkpoint} cannot be used: its weights are NaN or infinite ({bad})")
     return module.eval()
 
 

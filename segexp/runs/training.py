@@ -66,6 +66,9 @@ def recorded(run: Run, config: Any, command: Sequence[str], allow: Sequence[str]
             # What broke while everything was asked to stop: loaders, loggers and other ranks are stopped too.
             say(f"{run.id}: {type(error).__name__} while stopping: {error}")
             error = request.exception()
+        from segexp.runs.guards import explained
+
+        error = explained(error)
         try:
             end(run, error)
         except OSError as full:  # a full disk, perhaps the very error: what is held no longer says interrupted
@@ -190,6 +193,7 @@ def make_trainer(run: Run, config: Any, datamodule: Any, allow: Sequence[str], r
     """Return Lightning's Trainer for this process, and let the data module deal it its part of every step."""
     from segexp.data.sampling import StepSampler
     from segexp.runs.checkpoints import Checkpoint, CheckpointFiles, StepSeeds
+    from segexp.runs.guards import Guard
     from segexp.runs.statistics import RunningStatistics
 
     here, nodes = ranks.world()
@@ -205,9 +209,11 @@ def make_trainer(run: Run, config: Any, datamodule: Any, allow: Sequence[str], r
     if dealt:
         callbacks.append(RunningStatistics())
     chosen = list(instantiate(config.callbacks, allow=allow).values())
-    saving = [callback for callback in chosen if isinstance(callback, Checkpoint)]
+    saving = [callback for callback in chosen if isinstance(callback, Checkpoint | Guard)]
+    saving.sort(key=lambda callback: isinstance(callback, Checkpoint))  # what is saved was looked at before
     for callback in saving:
-        callback.request = request
+        if isinstance(callback, Checkpoint):
+            callback.request = request
     if ranks.rank() == 0:  # pictures, progress and curves are the first rank's
         callbacks += [callback for callback in chosen if callback not in saving]
     callbacks += saving  # last: what the others do in a step is done when it is saved

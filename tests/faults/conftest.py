@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
+from segexp import tensors
 from segexp.cli import main
 
 SECRETS = {
@@ -54,3 +56,18 @@ def trained(phantom: Path) -> Iterator[Trained]:
         os.environ.update(before)
     run = next((phantom / "runs" / "neuronet").iterdir())
     yield Trained(phantom, run, phantom / "phantoms" / "ukbiobank_smoke")
+
+
+def elsewhere(trained: Trained, outputs: Path, *more: str) -> list[str]:
+    """Return the words of the same run, with its directory below other outputs."""
+    data = trained.images
+    roots = [f"data.root={data / 'bulk'}", f"data.derived_root={data / 'derived'}", f"data.truth_root={data / 'truth'}"]
+    return [*words(outputs, *roots), f"data.cache={trained.outputs / 'cache' / 'ukbiobank'}", *more]
+
+
+def results(folder: Path) -> tuple[dict[str, torch.Tensor], str, str]:
+    """Return weights, curves and scores of the only run below an outputs folder."""
+    run = next((folder / "runs" / "neuronet").iterdir())
+    rows = [line for line in (run / "scores.csv").read_text().splitlines() if "seconds" not in line]
+    weights = tensors.load(run / "checkpoints" / "last.ckpt")["state_dict"]
+    return weights, (run / "metrics" / "metrics.csv").read_text(), "\n".join(rows)
