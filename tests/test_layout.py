@@ -29,7 +29,7 @@ ROOMS = {
     "losses": {"errors", "inference", "data.labelmap"},  # the value of voxels that have no label
     "data": BASE | {"config"},
     "methods": BASE | ALGORITHMS | {"config"},
-    "runs": BASE | ALGORITHMS | {"config", "methods", "predictions", "reports"},
+    "runs": BASE | ALGORITHMS | {"config", "machine", "methods", "predictions", "reports"},
     "predictions": BASE | ALGORITHMS | {"config", "methods", "runs"},
     "reports": BASE | ALGORITHMS | {"config"},
     "sweeps": BASE | {"config", "runs"},

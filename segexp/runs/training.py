@@ -93,10 +93,12 @@ def check_or_raise(config: Any, allow: Sequence[str]) -> None:
     """Raise one ConfigError that lists everything in ``config`` that does not fit."""
     from segexp.config import check
     from segexp.errors import ConfigError
+    from segexp.machine.precision import refuse_slow_precision
 
     problems = check(config, allow=allow, may_miss=())
     if problems:
         raise ConfigError("\n".join(str(problem) for problem in problems))
+    refuse_slow_precision(config)
 
 
 def moved(run: Run, config: Any) -> bool:
