@@ -7,10 +7,12 @@ its run and its last word; ``squeue`` and ``sacct`` are asked about jobs that sa
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +183,11 @@ class Queued:
 
     def run_here(self) -> None:
         """Let submitit's debug executor work in this process."""
-        try:
+        listening = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+        with suppress(SystemExit):
             self.job.results()
-        except (SystemExit, SegexpError):
-            pass
+        for number, handler in listening.items():
+            signal.signal(number, handler)
 
     def stop(self) -> None:
         """Ask the job to save and to end."""

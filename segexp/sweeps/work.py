@@ -73,14 +73,18 @@ def work(file: str, allow: Sequence[str] = (), folder: str = "", requeues: int =
     Returns:
         0. Otherwise the process exits with the error's code, so that the scheduler knows too.
     """
+    from submitit import JobEnvironment
+
+    environment = JobEnvironment()
+    logs = Path(file).parents[2] / "logs"
+    place = end_file(logs, environment.job_id, environment.global_rank)
+    place.unlink(missing_ok=True)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, stop_early)
-    place = own_end_file()
-    place.unlink(missing_ok=True)
     if folder and Path(folder).is_dir():
         os.chdir(folder)
     end = ended(file, allow)
-    if end.code == Preempted.exit_code and signal.SIGUSR2.name in end.reason and requeue(requeues):
+    if end.code == Preempted.exit_code and signal.SIGUSR2.name in end.reason and requeue(environment, logs, requeues):
         sys.exit(end.code)
     write_json(place, {"code": end.code, "reason": end.reason[:LONGEST]})
     if end.code:
@@ -114,14 +118,6 @@ def stop_early(number: int, frame: FrameType | None) -> None:
     raise Preempted(f"stopped by {signal.Signals(number).name} before it had begun")
 
 
-def own_end_file() -> Path:
-    """Return where this process says how it ended."""
-    from submitit import JobEnvironment
-
-    environment = JobEnvironment()
-    return end_file(Path(os.environ["SUBMITIT_FOLDER"]), environment.job_id, environment.global_rank)
-
-
 def end_file(logs: Path, key: str, rank: int = 0) -> Path:
     """Return where a job's process says how it ended."""
     return logs / f"{key}_{rank}_end.json"
@@ -139,14 +135,11 @@ def read_end(logs: Path, key: str) -> End | None:
     return next((end for end in ends if end.code), ends[0] if ends else None)
 
 
-def requeue(most: int) -> bool:
+def requeue(environment: Any, logs: Path, most: int) -> bool:
     """Ask the scheduler to start this job again where it was; False when it has been asked ``most`` times."""
-    from submitit import JobEnvironment
-
-    environment = JobEnvironment()
     if environment.global_rank or not most:
         return bool(most)
-    counter = end_file(Path(os.environ["SUBMITIT_FOLDER"]), environment.job_id).with_suffix(".requeues")
+    counter = end_file(logs, environment.job_id).with_suffix(".requeues")
     try:
         asked = int(counter.read_text())
     except (OSError, ValueError):
@@ -156,5 +149,6 @@ def requeue(most: int) -> bool:
         return False
     counter.write_text(str(asked + 1))
     say(f"the time is up; the scheduler starts this job again ({asked + 1} of {most} times)")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # with which the scheduler ends a job that it starts again
     environment._requeue(most - asked - 1)
     return True
