@@ -115,7 +115,11 @@ class Controller:
 
     def __enter__(self) -> "Controller":
         """Look at what there is and become the one that starts jobs, unless somebody else is."""
-        self.lead()
+        try:
+            self.lead()
+        except BaseException:
+            self.locks.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -151,7 +155,7 @@ class Controller:
             task = self.executor.adopt(last[job.id]) if job.id in last and not job.done else None
             if task is not None:
                 self.running[job.id] = task
-                self.started[job.id] = time.monotonic()
+                self.started[job.id], self.submitted[job.id] = time.monotonic(), 1
             elif job.done:
                 self.end(Outcome(job, "done", already=True))
             elif job.run.held():

@@ -15,13 +15,14 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from submitit.core import utils
 from submitit.local.local import LocalExecutor, LocalJob
 
-from segexp.errors import ConfigError, SegexpError
+from segexp.errors import ConfigError, Preempted, SegexpError
 from segexp.sweeps.gpus import visible_gpus
 from segexp.sweeps.job import Job
 from segexp.sweeps.manifest import Sweep
@@ -79,11 +80,12 @@ class Local:
 
     def __init__(self, sweep: Sweep, slots: int | None = None, gpus_per_job: int | None = None,
                  gpus: Sequence[int | str] | None = None, resubmit: int = 0, allow: Sequence[str] = ()) -> None:
+        for key, value, least in (("slots", slots, 1), ("gpus_per_job", gpus_per_job, 0), ("resubmit", resubmit, 0)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ConfigError(f"hydra.launcher.{key}={value}: expected {least} or more")
         self.sweep, self.gpus_per_job, self.resubmit, self.allow = sweep, gpus_per_job, resubmit, tuple(allow)
         self.gpus = [str(one) for one in gpus] if gpus is not None else visible_gpus()
-        self.slots = slots or max(1, len(self.gpus) // (gpus_per_job or 1)) if self.gpus else slots or cores()
-        if self.slots < 1:
-            raise ConfigError(f"hydra.launcher.slots={slots}: expected 1 or more")
+        self.slots = slots or (max(1, len(self.gpus) // (gpus_per_job or 1)) if self.gpus else cores())
         self.running: dict[str, Forked] = {}
         self.executor: ForkingExecutor | None = None
 
@@ -102,7 +104,9 @@ class Local:
 
     def need(self, job: Job) -> int:
         """Return how many GPUs a job takes."""
-        return (self.gpus_per_job or job.devices or len(self.gpus)) if self.gpus and job.gpu else 0
+        if not self.gpus or not job.gpu:
+            return 0
+        return self.gpus_per_job if self.gpus_per_job is not None else job.devices or len(self.gpus)
 
     def free(self) -> list[str]:
         """Return the GPUs that no job has."""
@@ -194,7 +198,8 @@ class Forked:
             # 255: the process that forked it is gone, and with it the exit code.
             if (code is None and self.process is not None) or (code in (None, 255) and self.alive()):
                 return None
-            self.end = read_end(self.logs, self.key) or End(code if code != 255 else None, killed(code))
+            end = read_end(self.logs, self.key) or End(code if code != 255 else None, killed(code))
+            self.end = replace(end, again=end.code in (Preempted.exit_code, -signal.SIGTERM))
         return self.end
 
     def stop(self) -> None:
