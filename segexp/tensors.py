@@ -7,7 +7,7 @@ file holds, it is refused before a byte of it is executed: a checkpoint may come
 import json
 import shutil
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def not_plain(value: Any, where: str = "") -> Iterator[str]:
     """Yield what in ``value`` is neither a tensor nor plain: ``optimizer_states[0].hook is a function``."""
     import torch
 
-    if isinstance(value, dict) and type(value) in (dict, OrderedDict):
+    if type(value) in (dict, OrderedDict, Counter):
         for key, child in value.items():
             if not isinstance(key, PLAIN):
                 yield f"{where or 'content'} has a key of type {type(key).__name__}"

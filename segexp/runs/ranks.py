@@ -5,6 +5,7 @@ the ranks share them, each normalised and scored on its own as when one process 
 number of batches that the ranks cannot share evenly is computed by every rank: right, but no faster.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,7 @@ def torchrun(ranks: int, words: Sequence[str], threads: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks say it themselves
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # unused parameters are looked for on purpose
     os.environ.setdefault("OMP_NUM_THREADS", str(threads or max(1, (os.cpu_count() or 1) // ranks)))
     settings = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=ranks, run_id="segexp", max_restarts=0,

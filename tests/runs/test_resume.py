@@ -1,13 +1,16 @@
 """A run that was stopped anywhere goes on to the bits of one that was not."""
 
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from segexp import tensors
 from segexp.cli import main
 from tests.runs.conftest import STEPS, assert_same, only_run, strike, words_on
 
@@ -106,3 +109,39 @@ def test_a_stop_at_every_step_of_forty(phantom: Path, tmp_path: Path, moment: st
     blows = [strike("SIGTERM", step, moment) for step in range(1, 40) if moment != "checkpoint" or step % 3 == 0]
     stop_and_go(phantom, tmp_path / "stopped", *blows, more=more)
     assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.long_faults
+def test_twenty_kills_at_random_moments(phantom: Path, tmp_path: Path) -> None:
+    more = ("steps=4000", "validate_every=500", "callbacks.checkpoint.every_steps=10", "trainer.log_every_n_steps=50")
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    assert main(words_on(phantom, tmp_path / "whole", *more)) == 0
+    words, moments, kills, lost = words_on(phantom, tmp_path / "killed", *more), random.Random(0), 0, []
+    taken = tmp_path / "killed" / "order.txt"
+    while kills < 20:
+        size = taken.stat().st_size if taken.exists() else 0
+        process = subprocess.Popen([sys.executable, "-m", "segexp", *words], stdout=subprocess.DEVNULL)
+        while process.poll() is None and (not taken.exists() or taken.stat().st_size == size):
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 3))
+        process.kill()
+        if process.wait() == 0:
+            break
+        kills += 1
+        lost.append(last_step(taken) - resume_step(tmp_path / "killed"))
+    assert main(words) == 0
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    print(f"{kills} kills survived; steps taken again per kill: mean {sum(lost) / len(lost):.1f}, most {max(lost)}")
+
+
+def last_step(order: Path) -> int:
+    """Return the step that was last begun."""
+    lines = order.read_text().splitlines() if order.exists() else []
+    return int(lines[-1].split()[0]) if lines and lines[-1].count(" ") >= 2 else -1
+
+
+def resume_step(outputs: Path) -> int:
+    """Return the step of the last checkpoint, 0 without one."""
+    files = list(outputs.glob("runs/*/*/checkpoints/last.ckpt"))
+    return int(tensors.load(files[0])["global_step"]) if files else 0
