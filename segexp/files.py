@@ -57,6 +57,20 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(redacted(text), encoding="utf-8", errors="backslashreplace")
 
 
+def plain_cell(value: object) -> object:
+    """Return a cell of a table for people so that no spreadsheet takes it for a formula: a text is put after a ``'``.
+
+    Numbers, also in texts, stay as they are.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r", "|", "%")):
+        return value
+    try:
+        float(value)
+        return value
+    except ValueError:
+        return f"'{value}"
+
+
 def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as indented JSON to ``path``, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -99,7 +99,8 @@ def _offers(verb: str, rest: list[str], current: str, folders: list) -> list[str
     if verb == "list":
         return groups
     if current.startswith("-"):
-        return ["--config-dir", "--allow-target", "--help", *(["--multirun"] if verb == "train" else [])]
+        more = ["--multirun"] if verb == "train" else []
+        return ["--config-dir", "--allow-target", "--allow-root", "--help", *more]
     primary = verb if verb in folder.primaries(folders) else "train" if verb == "check" else None
     plain_words = _words(verb, rest, folders)
     if primary is None:

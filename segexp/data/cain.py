@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from segexp.data.cases import Listed
 from segexp.data.lesions import LesionData
+from segexp.data.roots import check_inside, read_table
 from segexp.data.splits import id_order
 from segexp.errors import ConfigError, DataError
 
@@ -72,6 +72,8 @@ class CAIN(LesionData):
         self.image_glob, self.mask_glob = image_glob, mask_glob
         self.participants, self.group = participants, group
         self.part = _part_with_wildcard(image_glob)
+        for key, path in (("image_glob", image_glob), ("mask_glob", mask_glob), ("participants", participants)):
+            check_inside(f"data.{key}", [path])
         if SUBJECT not in mask_glob:
             raise ConfigError(f"data.mask_glob={mask_glob}: expected {SUBJECT} in it, the subject that the image is of")
 
@@ -122,16 +124,11 @@ class CAIN(LesionData):
         path = self.root / self.participants if self.participants else None
         if path is None or not path.exists():
             return {}
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, delimiter="\t")
-                rows, columns = list(reader), reader.fieldnames or []
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path}: cannot be read as a table separated by tabs: {error}") from error
+        columns, rows = read_table(self.roots.check(path), "\t")
         for column in ("participant_id", self.group):
             if column not in columns:
-                raise DataError(f"{path}: no column {column}; there are {', '.join(columns) or 'none'}. Set data.group "
-                                f"to the column of the centre, or data.participants=null")
+                raise DataError(f"{path}: no column {column}; there are {', '.join(columns[:20]) or 'none'}. Set "
+                                f"data.group to the column of the centre, or data.participants=null")
         known = {row["participant_id"].strip().removeprefix("sub-"): (row[self.group] or "").strip() for row in rows
                  if row["participant_id"]}
         return {subject: "" if name == "n/a" else name for subject, name in known.items()}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segexp.data.nifti import affine_hash
+from segexp.data.roots import Roots, unfit
 from segexp.data.store import Labels, StoredImage
-from segexp.files import write_text
+from segexp.files import plain_cell, write_text
 
 if TYPE_CHECKING:
     from segexp.data.placement import Placement
@@ -30,6 +31,21 @@ class Listed:
     label_maps: Mapping[str, Path]
     problem: str = ""
     group: str = ""
+
+
+def confined(listed: Listed, roots: Roots) -> Listed:
+    """Return a case as it is listed, with a problem if one of its files lies outside the roots or its name is unfit."""
+    if listed.problem:
+        return replace(listed, problem=clean(listed.problem))
+    found = [unfit(listed.id), unfit(listed.person), listed.group and unfit(listed.group)]
+    found += [roots.problem(path) for path in dict.fromkeys([listed.image, *listed.label_maps.values()])]
+    return replace(listed, problem=clean("; ".join(one for one in found if one)))
+
+
+def clean(text: str) -> str:
+    r"""Return a text on one line, control characters as ``\xXX``."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+                   for letter in text)
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,7 @@ class Manifest:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else ["case"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
         write_text(path, text.getvalue())
 
     def problems(self) -> list[str]:

@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 
 from segexp.console import say, track
 from segexp.data.cache import Cache
-from segexp.data.cases import Case, Listed, Manifest
+from segexp.data.cases import Case, Listed, Manifest, confined
 from segexp.data.checks import Progress, Rules, examine_all
 from segexp.data.intensity import Intensity, ZScore
 from segexp.data.labelmap import LabelMap
 from segexp.data.nifti import Source
+from segexp.data.roots import Roots
 from segexp.data.sampling import Crops, SampleStream, StepSampler, collate
 from segexp.data.splits import SPLITS, split_persons
 from segexp.data.whole_cases import WholeCases, as_it_is, read_image_case
@@ -112,8 +113,14 @@ class SegmentationDataModule(pl.LightningDataModule):
         far it is (as `segexp.console.track`). Raises DataError when there are no cases at all.
         """
         rules = replace(self.rules, wanted=self.rules.wanted | self.rules.derived) if full else self.rules
-        reports = examine_all(self.list_cases(), rules, self.cache, progress)
+        roots = self.roots
+        reports = examine_all([confined(one, roots) for one in self.list_cases()], rules, self.cache, progress)
         return Manifest(tuple(reports), tuple(self.all_label_maps))
+
+    @property
+    def roots(self) -> Roots:
+        """The folders below which files of the data set may lie."""
+        return Roots(*(getattr(self, name, None) for name in ("root", "derived_root", "truth_root")))
 
     @property
     def reading(self) -> dict[str, str]:

@@ -151,7 +151,8 @@ class KidneyCTA(SegmentationDataModule):
         persons = sorted({case.person for case in usable})
         path = self.root / self.splits_file if self.splits_file else None
         if path is not None and path.exists():
-            dealt = listed_split(path, {listed.id: listed.person for listed in self.list_cases()}, set(persons))
+            person_of_case = {listed.id: listed.person for listed in self.list_cases()}
+            dealt = listed_split(self.roots.check(path), person_of_case, set(persons))
         else:
             # Patients without a tumour only teach where kidneys are: the others are split as for regions, so that
             # nobody trains one network and tests the other.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from segexp.data.cases import Listed, Report
 from segexp.data.labelmap import LabelMap
+from segexp.data.roots import Roots, check_inside, read_json
 from segexp.errors import DataError
 
 TARGET = "kidney"
@@ -39,7 +39,10 @@ class Layout:
     def __init__(self, name: str, root: Path, folders: Sequence[str], case: str, image: str, label: str,
                  case_information: str | None = None, information: str | None = None, description: str | None = None,
                  cyst: int | None = None, slices_first: bool = False) -> None:
+        check_inside(f"data.layouts.{name}",
+                     [*folders, case, image, label, case_information, information, description])
         self.name, self.root, self.pattern, self.cyst = name, root, case, cyst
+        self.roots = Roots(root)
         self.folders = [root / folder for folder in folders]
         self.image, self.label, self.slices_first = image, label, slices_first
         self.case_information, self.information, self.description = case_information, information, description
@@ -69,7 +72,7 @@ class Layout:
         if self.description is None:
             return "ct", (self.root / "phantom.json").exists()
         path = self.root / self.description
-        content = read_json(path)
+        content = read_json(self.roots.check(path))
         kind = content.get("kind") if isinstance(content, dict) else None
         if kind not in KINDS:
             raise DataError(f"{path}: kind is {kind!r}; expected roi (images are cut to a kidney) or ct (whole CTs)")
@@ -91,7 +94,7 @@ class Layout:
         problem = ""
         if self.case_information is not None and (folder / self.case_information).exists():
             try:
-                known = read_json(folder / self.case_information)
+                known = read_json(self.roots.check(folder / self.case_information))
                 if not isinstance(known, dict):
                     raise DataError(f"{folder / self.case_information}: expected a mapping")
             except DataError as error:
@@ -125,7 +128,7 @@ class Layout:
             return self._known.get(folder, {})
         for path in (folder / self.information, self.root / self.information):
             if path.exists():
-                content = read_json(path)
+                content = read_json(self.roots.check(path))
                 if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
                     raise DataError(f"{path}: expected a list with one mapping per case")
                 self._known[folder] = {str(one.get("case_id")): one for one in content}
@@ -135,14 +138,6 @@ class Layout:
     def _expected(self) -> str:
         folder = self.folders[0].relative_to(self.root)
         return f"<data.root>/{folder}/{self.pattern}/{self.image} and {self.label}"
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; DataError when it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def person_of(case: str) -> str:

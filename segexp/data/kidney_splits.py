@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from segexp.data.kidney_layouts import read_json
+from segexp.data.roots import read_json
 from segexp.data.splits import SPLITS
 from segexp.errors import DataError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from segexp.errors import ConfigError, DataError
 IGNORE = -100
 """Class index of voxels that no loss may count: padding, and targets that a case does not have."""
 
+TARGET = re.compile(r"\w[\w.-]{0,99}")
 SHOWN = 8  # unknown values named in a message; a corrupt file can hold thousands
 
 
@@ -55,6 +57,11 @@ class LabelMap:
             raise ConfigError(f"{key}: {len(values)} structures; at most 255 fit")
         if not all(isinstance(name, str) and name for name in names):
             raise ConfigError(f"{key}: every structure needs a name (a string), got {list(names)}")
+        if not TARGET.fullmatch(target):
+            raise ConfigError(f"{key}: {target!r} names files; expected letters, digits, full stops, - and _")
+        odd = [name for name in names if not name.isprintable() or name.startswith(("=", "+", "-", "@"))]
+        if odd:
+            raise ConfigError(f"{key}: the name {odd[0]!r} has control characters, or begins like a formula")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(f"{key}: the names {', '.join(twice)} occur more than once")

@@ -9,7 +9,6 @@ Glossary: D/H/W = the canonical axes right, anterior, superior; the slices of a 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from segexp.data.kidneys import SIDES, Kidney, side_of
+from segexp.data.roots import Roots, read_json
 from segexp.data.store import Triple
 from segexp.errors import ConfigError, DataError
 from segexp.files import sha256
@@ -154,7 +154,7 @@ class PrecomputedRegions:
     """Regions from a file: case -> list of {side, start_zyx, size_zyx, score, method}, in voxels of the canonical axes.
 
     Args:
-        file: JSON file, relative to the data's root or absolute.
+        file: JSON file, relative to the data's root; one that lies elsewhere needs ``--allow-root``.
 
     """
 
@@ -168,17 +168,19 @@ class PrecomputedRegions:
 
     def digest(self, root: Path) -> str:
         """Return what names the content of the file; DataError when it cannot be read."""
-        read_regions(root / self.file)
-        return f"precomputed {sha256(root / self.file)}"
+        path = Roots(root).check(root / self.file)
+        read_regions(path)
+        return f"precomputed {sha256(path)}"
 
     def boxes(self, scan: Scan) -> list[Region]:
         """Return the regions of the case in the file, each on the side of the body where its middle lies.
 
         Raises DataError: no such file, no entry, or one that cannot be read.
         """
-        path = (scan.root or Path()) / self.file
+        root = scan.root or Path()
+        path = root / self.file
         if path not in self.known:
-            self.known[path] = read_regions(path)
+            self.known[path] = read_regions(Roots(root).check(path))
         entries = self.known[path].get(scan.id)
         if not entries:
             raise DataError(f"{path}: no region for {scan.id}")
@@ -204,9 +206,9 @@ class PrecomputedRegions:
 def read_regions(path: Path) -> dict[str, list]:
     """Return the content of a file of regions; DataError when it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); data.roi=precomputed expects a JSON file "
+        content = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}; data.roi=precomputed expects a JSON file "
                         f"{{case: [{{side, start_zyx, size_zyx, score}}]}}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a mapping from case to a list of regions")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +12,12 @@ from segexp.data.cases import Case, Listed
 from segexp.data.checks import Lookup, Rules
 from segexp.data.datamodule import SegmentationDataModule
 from segexp.data.labelmap import LabelMap, lookup_table
+from segexp.data.roots import check_template, read_table
 from segexp.data.splits import id_order
 from segexp.data.store import DerivedLabels, Labels
 from segexp.errors import ConfigError, DataError
+
+FIELDS = ("root", "derived_root", "truth_root", "case")
 
 
 class UKBiobank(SegmentationDataModule):
@@ -73,6 +75,11 @@ class UKBiobank(SegmentationDataModule):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}: expected one of {', '.join(choices)}")
         self.root, self.layout, self.instances = Path(root), dict(layouts[layout]), tuple(instances)
+        for name, one in self.layout.items():
+            for template in one.values() if isinstance(one, Mapping) else [one]:
+                if isinstance(template, str):
+                    check_template(f"data.layouts.{layout}.{name}", template,
+                                   ("person", "instance") if name == "case" else FIELDS)
         self.layout_name = layout
         self.derived_root = Path(derived_root) if derived_root is not None else None
         self.truth_root = Path(truth_root) if truth_root is not None else None
@@ -130,6 +137,7 @@ class UKBiobank(SegmentationDataModule):
         for target, template in self.layout["truth"].items():
             path = self._path(template, case.id)
             if target in wanted and path.exists():
+                self.roots.check(path)
                 truth[target] = self.cache.labels(path, self.all_label_maps[target])
                 if truth[target].shape != case.image.shape:
                     raise DataError(f"{path}: {truth[target].shape} voxels, but the image has {case.image.shape}")
@@ -190,10 +198,9 @@ class UKBiobank(SegmentationDataModule):
             return {}
         path = self.truth_root / "manifest.csv"
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            _, rows = read_table(self.roots.check(path))
             return {row["case"]: group_name(row["rotated"], row["failed_tools"]) for row in rows}
-        except (OSError, KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        except (KeyError, AttributeError, DataError) as error:
             raise DataError(
                 f"{path}: cannot be read ({type(error).__name__}: {error}); data.truth_root must hold a manifest.csv "
                 f"with the columns case, rotated, failed_tools and broken"

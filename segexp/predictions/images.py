@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from segexp.data.roots import Roots
 from segexp.errors import DataError
 
 # Words that say what kind of file it is, not whose.
@@ -99,14 +100,17 @@ def _letters(text: str) -> str:
 
 
 def name_images(paths: Iterable[Path], root: Path) -> list[Image]:
-    """Return the images sorted by name; those that would share a name all carry that as their problem, once."""
-    named: dict[str, list[Path]] = {}
+    """Return the images sorted by name; those that would share a name all carry that as their problem, once.
+
+    A link that leads out of ``root``, and out of what ``--allow-root`` names, is a problem too.
+    """
+    roots, named = Roots(root), dict[str, list[Path]]()
     for path in paths:
         named.setdefault(entities(path, root), []).append(path)
     images = []
     for name in sorted(named):
         same = named[name]
-        problem = "" if len(same) == 1 else (
+        problem = roots.problem(same[0]) if len(same) == 1 else (
             f"{' and '.join(map(str, same[:4]))}{f' and {len(same) - 4} more' if len(same) > 4 else ''} would all "
             f"become {name}; choose one by pattern=, rename them, or predict them into different output folders")
         images.append(Image(name, same[0], problem))
