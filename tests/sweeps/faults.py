@@ -21,7 +21,7 @@ class Fault(pl.Callback):
 
     def on_train_start(self, *args: Any) -> None:
         with (self.folder / "starts.txt").open("a") as file:
-            file.write(f"{self.seed} {os.getpid()}\n")
+            file.write(f"{self.seed} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')} {os.getpid()}\n")
         if self.only is not None and self.seed != self.only:
             return
         if self.how == "wait":
@@ -43,6 +43,12 @@ def fault_words(folder: Path, how: str, only: int | None = 1) -> list[str]:
     """Return the words that put the fault into a training."""
     node = f"{{_target_:tests.sweeps.faults.Fault,place:'{folder}',seed:'${{seed}}',only:{only or 'null'},how:{how}}}"
     return [f"+callbacks.fault={node}", "--allow-target", "tests."]
+
+
+def gpus(folder: Path) -> dict[int, str]:
+    """Return seed -> the GPUs that its training saw."""
+    lines = (folder / "starts.txt").read_text().splitlines()
+    return {int(line.split()[0]): line.split()[1] for line in lines}
 
 
 def starts(folder: Path) -> list[int]:

@@ -21,7 +21,8 @@ class Grid(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         for batch in self.split_arguments(overrides, self.max_batch_size):
-            self.launcher.launch(batch, initial_job_idx=0)
+            for result in self.launcher.launch(batch, initial_job_idx=0):
+                _ = result.return_value  # raises what a job raised, under a launcher of somebody else's
 
 
 class Local(Launcher):
