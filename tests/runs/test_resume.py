@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,23 @@ def test_a_terminated_command_says_so_by_its_exit_code(phantom: Path, tmp_path: 
     assert killed([*words_on(phantom, tmp_path), *strike("SIGTERM", 2)]) == 143
     assert only_run(tmp_path).info["status"] == "preempted"
     assert torch.load(only_run(tmp_path).checkpoint, weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_scheduler_s_signal_to_all_processes_loses_no_step(phantom: Path, tmp_path: Path, number: int) -> None:
+    words = words_on(phantom, tmp_path, "steps=4000", "validate_every=4000", "data.workers=1",
+                     "callbacks.checkpoint.every_steps=4000")
+    process = subprocess.Popen([sys.executable, "-m", "segexp", *words], stdout=subprocess.DEVNULL,
+                               start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while last_step(tmp_path / "order.txt") < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, number)  # the loader's process gets it too
+    started = time.monotonic()
+    assert process.wait(120) == 143
+    print(f"{signal.Signals(number).name}: saved and ended in {time.monotonic() - started:.1f} s")
+    assert only_run(tmp_path).info["status"] == "preempted"
+    assert resume_step(tmp_path) == last_step(tmp_path / "order.txt") + 1
 
 
 def test_ctrl_c_saves_the_step_too(phantom: Path, undisturbed: Path, tmp_path: Path,
