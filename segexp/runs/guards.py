@@ -40,6 +40,8 @@ class Guard(pl.Callback):
         skipped: steps left out so far.
     """
 
+    every_rank = True
+
     def __init__(self, nan: str = "stop") -> None:
         if nan not in POLICIES:
             raise ConfigError(f"callbacks.guard.nan={nan}: expected {' or '.join(POLICIES)}")

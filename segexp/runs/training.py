@@ -216,8 +216,9 @@ def make_trainer(run: Run, config: Any, datamodule: Any, allow: Sequence[str], r
     for callback in saving:
         if isinstance(callback, Checkpoint):
             callback.request = request
-    if ranks.rank() == 0:  # pictures, progress and curves are the first rank's
-        callbacks += [callback for callback in chosen if callback not in saving]
+    # Pictures, progress and curves are the first rank's; what changes or ends a training is everybody's.
+    callbacks += [callback for callback in chosen if callback not in saving
+                  and (ranks.rank() == 0 or getattr(callback, "every_rank", False))]
     callbacks += saving  # last: what the others do in a step is done when it is saved
     loggers = [*instantiate(config.logger, allow=allow).values()] if ranks.rank() == 0 else False
     return instantiate(

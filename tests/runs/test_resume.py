@@ -131,7 +131,7 @@ def test_a_stop_at_every_step_of_forty(phantom: Path, tmp_path: Path, moment: st
 
 @pytest.mark.long_faults
 def test_twenty_kills_at_random_moments(phantom: Path, tmp_path: Path) -> None:
-    more = ("steps=4000", "validate_every=500", "callbacks.checkpoint.every_steps=10", "trainer.log_every_n_steps=50")
+    more = ("steps=1500", "validate_every=500", "callbacks.checkpoint.every_steps=10", "trainer.log_every_n_steps=50")
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     assert main(words_on(phantom, tmp_path / "whole", *more)) == 0
