@@ -98,6 +98,7 @@ class Leases:
             beat.join()
             for file in self.files:
                 _remove(file)
+            self.tidy()
 
     def claim(self, name: str) -> Lease | None:
         """Return the lease of a subject; None: another worker that lives has it."""

@@ -145,9 +145,8 @@ class Worker:
     def write(self, task: Task, result: Labelled) -> None:
         """Write the label maps of an image, each with its JSON, and remember them."""
         assert task.claim is not None and task.seen is not None and task.digest is not None
-        if not task.claim.lease.mine():  # taken for dead: the other one writes the same
-            self.lost.setdefault(task.image.subject, []).append(task.image)
-            self._over(task)
+        if not task.claim.lease.mine():
+            self._give_up(task)
             return
         try:
             outputs = {target: self._write(task, target, result) for target in self.ledger.targets}
@@ -155,7 +154,10 @@ class Worker:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise
-            raise self.unwritable(error) from error
+            if task.claim.lease.mine():
+                raise self.unwritable(error) from error
+            self._give_up(task)  # and the other one has cleared what was half-written
+            return
         with self.lock:
             self.labelled += 1
         self._over(task)
@@ -166,9 +168,11 @@ class Worker:
         try:
             self.ledger.put_away(task.image, task.seen, task.digest, quarantine.reason_of(stage, error))
         except OSError as problem:
-            raise self.unwritable(problem) from problem
-        finally:
-            self._over(task)
+            if task.claim is None or task.claim.lease.mine():
+                raise self.unwritable(problem) from problem
+            self._give_up(task)
+            return
+        self._over(task)
 
     def unwritable(self, error: OSError) -> OutputError:
         """Return the error that says what to do about an output folder that cannot be written."""
@@ -195,6 +199,11 @@ class Worker:
         if task.claim is not None:
             task.claim.finished()
         return NOTHING
+
+    def _give_up(self, task: Task) -> None:
+        """Leave an image to the worker that took this one for dead: it writes the same; look again at the end."""
+        self.lost.setdefault(task.image.subject, []).append(task.image)
+        self._over(task)
 
     def _begun(self, image: Image) -> bool:
         return state(bids.sidecar(bids.label_file(self.ledger.folder, image.name, self.ledger.targets[-1]))) is not None

@@ -102,6 +102,20 @@ def test_a_worker_beside_takes_over_what_a_killed_one_held(outputs: Path, heads:
     assert other.exitcode == 4 and results(output) == expected and left_over(output) == []
 
 
+def test_a_worker_that_stood_still_for_too_long_finds_its_subjects_taken(outputs: Path, heads: Path, tmp_path: Path,
+                                                                         expected: dict) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    still = process(slowly(0.1, log, lambda: main(words(outputs, heads, output, "expiry=3"))))
+    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2)
+    os.kill(still.pid, signal.SIGSTOP)
+    other = process(lambda: main(words(outputs, heads, output, "expiry=3")))
+    other.join(90)
+    assert other.exitcode == 4 and results(output) == expected  # done while the first one stands still
+    os.kill(still.pid, signal.SIGCONT)
+    still.join(60)
+    assert still.exitcode == 4 and results(output) == expected and left_over(output) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_asked_to_stop_it_lets_go_and_goes_on_later(outputs: Path, heads: Path, tmp_path: Path, expected: dict,
                                                     number: int) -> None:
@@ -129,7 +143,8 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(outputs: Path, heads: Path,
     worker.join(60)
     assert worker.exitcode == 1
     assert "cannot be written: File too large" in capfd.readouterr().err
-    assert left_over(output) == [] and not list(output.rglob("sub-*")) and not (output / "quarantine").exists()
+    assert left_over(output) == [] and not list(output.rglob("*_space-*"))
+    assert {path.name for path in output.glob("quarantine/*")} <= {"sub-cut", "sub-nan"}
     assert main(words(outputs, heads, output)) == 4
     assert results(output) == expected
 
