@@ -97,6 +97,8 @@ class Checkpoint(pl.Callback):
         request: what the process was asked; training sets it.
     """
 
+    every_rank = True
+
     def __init__(self, folder: str, every_steps: int = 1000, every_minutes: float = 10) -> None:
         self.file = Path(folder) / "checkpoints" / "last.ckpt"
         self.every_steps, self.every_seconds = every_steps, 60 * every_minutes

@@ -72,8 +72,8 @@ def evaluate(evaluation: Evaluation, config_dirs: Sequence[str] = (), allow: Seq
     from segexp.errors import DataError
     from segexp.files import write_json
     from segexp.metrics.scores import write_scores
-    from segexp.runs.restore import changed_config, restore, restore_data
     from segexp.runs.records import now
+    from segexp.runs.restore import changed_config, restore, restore_data
     from segexp.runs.training import quiet
 
     run, folder = evaluation.run, evaluation.folder

@@ -5,10 +5,14 @@ from typing import Any
 
 from segexp.errors import ConfigError, SegexpError
 from segexp.runs.directory import Run
-from segexp.tensors import not_finite
+from segexp.tensors import not_finite, other_types
 
 KEPT = {"data": ("intensity", "resample")}
 """Group -> keys that an option chosen for a finished run takes from the run: how images were scaled in training."""
+
+
+GROUPS = ("method", "network", "loss", "optimizer", "scheduler", "sampling", "inference", "metrics", "data", "trainer")
+"""What the configuration of every run has."""
 
 
 def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Any:
@@ -22,10 +26,24 @@ def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str
 
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
+    from segexp.config.objects import unresolved_texts
     from segexp.config.paths import search_dirs
+    from segexp.config.resolvers import register_resolvers
 
-    config = OmegaConf.create(run.config())
+    content = run.config()
+    left = next(unresolved_texts(content), None)
+    if left:
+        raise ConfigError(f"{run.path / 'config.yaml'}: {left} holds an interpolation; a run has values only")
+    register_resolvers()  # takes some away
+    try:
+        config = OmegaConf.create(content)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(f"{run.path / 'config.yaml'} cannot be used: {error}") from error
+    for key in GROUPS:
+        if not OmegaConf.is_dict(config.get(key)):
+            raise ConfigError(f"{run.path / 'config.yaml'}: {key} is missing or no mapping; this is no run's configuration")
     OmegaConf.set_struct(config, True)
     folders = search_dirs(config_dirs)
     words = [override.partition("=") for override in overrides]
@@ -114,9 +132,12 @@ def restore(run: Run, config: Any, label_maps: Any, allow: Sequence[str] = ()) -
 
     module, kept = make_module(config, label_maps, allow), checkpoint(run)
     try:
+        wrong = other_types(kept["state_dict"], module.state_dict())
+        if wrong:
+            raise ValueError(wrong)
         module.load_state_dict(kept["state_dict"])
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SegexpError(f"{run.checkpoint} cannot be used: {error}") from error
+        raise SegexpError(f"{run.checkpoint} cannot be used: {str(error)[:2000]}") from error
     bad = not_finite(module.state_dict())
     if bad:
         raise SegexpError(f"{run.checkpoint} cannot be used: its weights are NaN or infinite ({bad})")

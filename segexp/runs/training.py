@@ -195,7 +195,6 @@ def make_trainer(run: Run, config: Any, datamodule: Any, allow: Sequence[str], r
     """Return Lightning's Trainer for this process, and let the data module deal it its part of every step."""
     from segexp.data.sampling import StepSampler
     from segexp.runs.checkpoints import Checkpoint, CheckpointFiles, StepSeeds
-    from segexp.runs.guards import Guard
     from segexp.runs.statistics import RunningStatistics
 
     here, nodes = ranks.world()
@@ -210,16 +209,14 @@ def make_trainer(run: Run, config: Any, datamodule: Any, allow: Sequence[str], r
     callbacks = [Listening(request), StepSeeds(config.seed, StepSampler(batch_size=1, **part).number)]
     if dealt:
         callbacks.append(RunningStatistics())
-    chosen = list(instantiate(config.callbacks, allow=allow).values())
-    saving = [callback for callback in chosen if isinstance(callback, Checkpoint | Guard)]
-    saving.sort(key=lambda callback: isinstance(callback, Checkpoint))  # what is saved was looked at before
-    for callback in saving:
+    # Pictures, progress and curves are the first rank's; what changes or ends a training is everybody's.
+    chosen = [callback for callback in instantiate(config.callbacks, allow=allow).values()
+              if ranks.rank() == 0 or getattr(callback, "every_rank", False)]
+    # Checkpoints come last: what the others look at or do in a step is done when it is saved.
+    callbacks += sorted(chosen, key=lambda callback: isinstance(callback, Checkpoint))
+    for callback in callbacks:
         if isinstance(callback, Checkpoint):
             callback.request = request
-    # Pictures, progress and curves are the first rank's; what changes or ends a training is everybody's.
-    callbacks += [callback for callback in chosen if callback not in saving
-                  and (ranks.rank() == 0 or getattr(callback, "every_rank", False))]
-    callbacks += saving  # last: what the others do in a step is done when it is saved
     loggers = [*instantiate(config.logger, allow=allow).values()] if ranks.rank() == 0 else False
     return instantiate(
         config.trainer, allow=allow, max_steps=config.steps, max_epochs=-1, callbacks=callbacks, logger=loggers,
