@@ -14,7 +14,7 @@ from segexp.errors import SegexpError
 from segexp.redaction import redacted, redacted_words
 
 # The order in which a newcomer meets them; a verb that is not named here comes after these.
-ORDER = ("list", "check", "phantom", "train", "sweep", "evaluate", "predict", "table", "runs",
+ORDER = ("list", "check", "doctor", "phantom", "train", "sweep", "tune", "evaluate", "predict", "table", "runs", "export",
          "completion")
 USAGE = """\
 segexp: five medical-segmentation papers as one laboratory
@@ -75,6 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("SEGEXP_DEBUG"):
             raise
+        if type(error).__module__.startswith("omegaconf"):  # a value of a configuration that was read when it was used
+            from segexp.config import explain
+
+            print(redacted(f"segexp: error: {explain(error)}"), file=sys.stderr)
+            return 2
         report(error)
         return SegexpError.exit_code
 
