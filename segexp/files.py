@@ -62,7 +62,7 @@ def plain_cell(value: object) -> object:
 
     Numbers, also in texts, stay as they are.
     """
-    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r", "|", "%")):
+    if not isinstance(value, str) or len(value) < 2 or not value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r", "|", "%")):
         return value
     try:
         float(value)

@@ -93,7 +93,11 @@ def load(path: str | Path, device: str = "cpu") -> dict[str, Any]:
         reason = " ".join(str(error).split())[:300]
         raise TensorFileError(f"{path} cannot be loaded as tensors and plain values ({type(error).__name__}: "
                               f"{reason})") from error
-    problem = next(not_plain(content), None) if isinstance(content, dict) else f"a {type(content).__name__}, not a dict"
+    try:
+        problem = (next(not_plain(content), None) if isinstance(content, dict)
+                   else f"it holds a {type(content).__name__}, not a dict")
+    except RecursionError:
+        problem = "it is nested too deeply, or holds itself"
     if problem:
         raise TensorFileError(f"{path} is refused: {problem}")
     return content
@@ -129,7 +133,12 @@ def not_plain(value: Any, where: str = "") -> Iterator[str]:
     elif type(value) in (list, tuple):
         for index, child in enumerate(value):
             yield from not_plain(child, f"{where}[{index}]")
-    elif type(value) not in PLAIN and type(value) not in (torch.Tensor, torch.nn.Parameter):
+    elif type(value) in (torch.Tensor, torch.nn.Parameter):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            yield f"{where} is not a dense tensor"
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            yield f"{where} declares {value.numel()} numbers and holds fewer"
+    elif type(value) not in PLAIN:
         yield f"{where or 'content'} is a {type(value).__module__}.{type(value).__qualname__}"
 
 
@@ -140,6 +149,13 @@ def not_finite(tensors: Mapping[str, Any]) -> str:
     bad = [str(name) for name, one in tensors.items()
            if isinstance(one, torch.Tensor) and one.is_floating_point() and not bool(one.isfinite().all())]
     return f"{len(bad)} tensors, such as {bad[0]}" if bad else ""
+
+
+def other_types(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Return the tensors whose type of numbers is not the expected one, for a message; empty if all are right."""
+    wrong = [f"{name} is {tensors[name].dtype}, expected {one.dtype}" for name, one in expected.items()
+             if hasattr(tensors.get(name), "dtype") and tensors[name].dtype != one.dtype]
+    return "; ".join(wrong[:3])
 
 
 def hash_file(path: Path) -> Path:

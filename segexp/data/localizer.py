@@ -142,15 +142,16 @@ def load_localizer(run: Path) -> Trained:
         config = read_yaml(run / "config.yaml")
         checkpoint = tensors.load(run / "checkpoints" / "last.ckpt")
         network, intensity = instantiate(config["network"]), instantiate(config["data"]["intensity"])
-        network.load_state_dict({name.removeprefix("network."): value
-                                 for name, value in checkpoint["state_dict"].items() if name.startswith("network.")})
+        weights = {name.removeprefix("network."): value for name, value in checkpoint["state_dict"].items()
+                   if name.startswith("network.")}
+        network.load_state_dict(weights)
         grid = config["data"]["resample"]
-        bad = tensors.not_finite(network.state_dict())
+        bad = tensors.not_finite(network.state_dict()) or tensors.other_types(weights, network.state_dict())
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, tensors.TensorFileError) as error:
         raise DataError(f"{run}: no trained localiser there ({type(error).__name__}: {error}); data.roi.run must be "
                         f"the directory of a run trained with data.view=whole") from error
     if bad:
-        raise DataError(f"{run}: the weights are NaN or infinite ({bad})")
+        raise DataError(f"{run}: the weights are NaN, infinite or of another type ({bad})")
     if not grid or len(set(grid)) > 1:
         raise DataError(f"{run}: trained with data.resample={grid}; expected three equal edges, such as [4, 4, 4]")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -43,7 +43,7 @@ def changed_config(run: Run, overrides: Sequence[str], config_dirs: Sequence[str
         raise ConfigError(f"{run.path / 'config.yaml'} cannot be used: {error}") from error
     for key in GROUPS:
         if not OmegaConf.is_dict(config.get(key)):
-            raise ConfigError(f"{run.path / 'config.yaml'}: {key} is missing or no mapping; this is no run's configuration")
+            raise ConfigError(f"{run.path / 'config.yaml'}: {key} is missing or no mapping, as it is in every run")
     OmegaConf.set_struct(config, True)
     folders = search_dirs(config_dirs)
     words = [override.partition("=") for override in overrides]

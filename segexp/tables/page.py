@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segexp.console import duration
-from segexp.files import write_text
+from segexp.files import plain_cell, write_text
 from segexp.tables.claims import Finding
 from segexp.tables.declaration import Declaration
 from segexp.tables.measure import Cell
@@ -208,9 +208,11 @@ def comma_separated(page: Page) -> str:
     for (row, column), cell in page.cells.items():
         published = page.declaration.published.get(row, {}).get(column, "")
         numbers = ["" if value is None else repr(value) for value in (cell.value, cell.low, cell.high)]
-        writer.writerow([row, column, published, *numbers, cell.defined, cell.cases, cell.reason])
+        texts = [plain_cell(text) for text in (row, column, published)]
+        writer.writerow([*texts, *numbers, cell.defined, cell.cases, plain_cell(cell.reason)])
     for finding in page.findings:
-        writer.writerow([finding.name, "claim", finding.published, finding.status, "", "", "", "", finding.evidence])
+        texts = [plain_cell(text) for text in (finding.name, finding.published, finding.evidence)]
+        writer.writerow([texts[0], "claim", texts[1], finding.status, "", "", "", "", texts[2]])
     return buffer.getvalue()
 
 

@@ -46,8 +46,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def outside(seen: list[str], *roots: Path) -> list[str]:
     """Return what was read, of the test's own folders and of the system's, outside the roots."""
     own = (roots[0].resolve().parent, Path("/etc"), Path("/root"), Path("/home"))
-    return [path for path in seen if Path(path).suffix not in (".py", ".pyc") and any(map(Path(path).is_relative_to, own))
-            and "site-packages" not in path and not any(Path(path).is_relative_to(root.resolve()) for root in roots)]
+    mine = [path for path in seen if any(map(Path(path).is_relative_to, own)) and "site-packages" not in path]
+    return [path for path in mine if not path.endswith((".py", ".pyc"))
+            and not any(Path(path).is_relative_to(root.resolve()) for root in roots)]
 
 
 def linked(base: Path) -> tuple[Folder, Path, Path]:
