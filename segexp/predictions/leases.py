@@ -12,6 +12,9 @@ The end of the chain has the subject. Two that take over from A at once make the
 go, the owner takes over from itself (now nobody else can) and removes the first link, then the others. A link
 that is not reached from the first one means nothing.
 
+A worker that is taken for dead wrongly, because it stood still for so long, asks `Lease.mine` before it writes. If it
+stood still between these last calls, two may work on the same subject once; they write the same bytes.
+
 No clock is compared with another machine's: a worker is dead when this machine's own steady clock has seen it give no
 sign of life for ``expiry`` seconds, or, for one of this machine, when its process is gone.
 """
@@ -113,7 +116,9 @@ class Leases:
                     if link.place == 0 or lease.mine():
                         self.held.add(lease)
                         return lease
-                    _remove(link.path)  # its chain was let go meanwhile
+                    if link.path in [one.path for one in self.chain(name)]:
+                        return None  # taken for dead already; the link carries the one who took over
+                    _remove(link.path)  # the chain was let go meanwhile
                     link = Link(self._path(name, 0, ""), 0, self.token, 0, {})
                     continue
                 end = self.end(name)

@@ -31,6 +31,7 @@ class Pipeline(Generic[T]):
         readers: threads that read; 0: no threads at all, one stage after the other.
         writers: threads that write.
         ahead: length of each queue.
+        ended: called when it ends, however it does: ``tasks`` must not wait for anything any more.
 
     """
 
@@ -42,6 +43,7 @@ class Pipeline(Generic[T]):
     readers: int = 1
     writers: int = 1
     ahead: int = 2
+    ended: Callable[[], None] = lambda: None
 
     def __call__(self, tasks: Iterator[T]) -> Iterator[T]:
         """Yield every task when it has been worked on; when the last is yielded and taken, all are written.
@@ -75,6 +77,7 @@ class Pipeline(Generic[T]):
             yield from flow.work()
         finally:
             flow.stop.set()
+            self.ended()
             for thread in flow.threads:
                 thread.join()
         if flow.error is not None:

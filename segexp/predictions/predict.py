@@ -107,7 +107,7 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
     datamodule = restore_data(run, config, allow)
     wanted = chosen(targets, list(datamodule.label_maps), run.id)
     wanted_device = device_of(device)
-    maker = made_by(run, config, datamodule.reading)
+    maker = made_by(run, config, datamodule.reading, datamodule.label_maps)
     with _writable(folder):
         ledger = Ledger(folder, base, wanted, maker, Index(folder / HIDDEN), settings.verify == "full",
                         settings.retry == "quarantined")
@@ -136,17 +136,14 @@ def labelled(settings: Settings, images: Sequence[Image], described: Mapping[str
     if settings.merge:
         return mine, 0
     flow: Pipeline[Task] = Pipeline(worker.read, worker.work, worker.write, worker.failed,
-                                    (OutputError, NetworkError), settings.readers, settings.writers, settings.ahead)
+                                    (OutputError, NetworkError), settings.readers, settings.writers, settings.ahead,
+                                    worker.stop.set)
     while left:
-        tasks = flow(worker.tasks(by_subject(left)))
-        try:
+        worker.stop.clear()
+        with contextlib.closing(flow(worker.tasks(by_subject(left)))) as tasks:
             for _ in track(tasks, "predict", len(left)):
                 pass
-        finally:
-            worker.stop.set()
-            tasks.close()  # type: ignore[attr-defined]
         left, worker.lost = [image for same in worker.lost.values() for image in same], {}
-        worker.stop.clear()
     return mine, worker.labelled
 
 
@@ -190,13 +187,14 @@ def chosen(targets: Sequence[str] | str | None, known: Sequence[str], run_id: st
     return wanted
 
 
-def made_by(run: Run, config: Any, reading: Mapping[str, str]) -> dict[str, str]:
-    """Return the hashes of what decides a prediction besides the image: weights, configuration, how it is read."""
+def made_by(run: Run, config: Any, reading: Mapping[str, str], label_maps: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hashes of what decides a prediction besides the image: weights, configuration, reading, labels."""
     import hashlib
 
     from segexp.config.objects import plain
 
-    parts = {"network": plain(config.network), "inference": plain(config.inference), "reading": dict(reading)}
+    parts = {"network": plain(config.network), "inference": plain(config.inference), "reading": dict(reading),
+             "labels": {name: [one.values, one.names] for name, one in label_maps.items()}}
     settings = json.dumps(parts, sort_keys=True)
     return {"run": run.id, "weights": sha256(run.checkpoint),
             "configuration": hashlib.sha256(settings.encode()).hexdigest()}
@@ -257,6 +255,8 @@ def _writable(folder: Path) -> Iterator[None]:
     """Turn failed writing at the top of the output into an error that says what to do."""
     try:
         yield
+    except BrokenPipeError:  # nobody reads what is said any more
+        raise
     except OSError as error:
         raise OutputError(f"output={folder}: cannot be written: {error.strerror or error}; free some space or choose "
                           "another folder; what is done stays done, and the same command goes on") from error

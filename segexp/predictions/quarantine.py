@@ -15,7 +15,7 @@ COLUMNS = ("image", "name", "stage", "type", "reason", "input")
 
 
 class Reason(NamedTuple):
-    """Why: the stage (name, read, network, write), the type (unreadable, data, memory, error) and a sentence."""
+    """Why: stage (name, read, network, write), type (unreadable, data, memory, killed, error) and a sentence."""
 
     stage: str
     type: str
@@ -29,7 +29,8 @@ def reason_of(stage: str, error: BaseException) -> Reason:
                                        "smaller parts, with retry=quarantined")
     if isinstance(error, SegexpError):
         unreadable = stage == "read" and isinstance(error.__cause__, OSError)
-        return Reason(stage, "unreadable" if unreadable else "data", str(error))
+        kind = "unreadable" if unreadable else getattr(error, "kind", "data")
+        return Reason(getattr(error, "stage", stage), kind, str(error))
     if isinstance(error, OSError):
         return Reason(stage, "unreadable", f"{error.filename or 'the file'}: {error.strerror or error}")
     first = str(error).strip().split("\n", 1)[0]

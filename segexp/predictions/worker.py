@@ -19,6 +19,7 @@ from segexp.predictions.ledger import LEFT, Ledger
 from segexp.predictions.pipeline import NOTHING
 
 IN_A_ROW = 20  # images on which the network may fail one after the other, before it is the network's fault
+ALONE, DEADLY = 2, 3  # workers that died with a subject: so many and it is worked on alone; so many and no more
 
 
 class OutputError(SegexpError):
@@ -83,11 +84,12 @@ class Worker:
     def tasks(self, subjects: Mapping[str, Sequence[Image]]) -> Iterator[Task]:
         """Yield the images of ``subjects``, claimed; waits for those that others have until they are done or dead.
 
-        Every worker begins somewhere else, so that they seldom meet.
+        Every worker begins somewhere else, so that they seldom meet. A subject that several workers died with, as those
+        do that the system kills for their memory, is worked on when nothing else is: then it is clear what kills.
         """
         names = list(subjects)
         begin = int(self.leases.token[:8] or "0", 16) % len(names) if names else 0
-        left = names[begin:] + names[:begin]
+        left, under_way = names[begin:] + names[:begin], list[Claim]()
         while left and not self.stop.is_set():
             held = []
             for subject in left:
@@ -97,10 +99,16 @@ class Worker:
                     held.append(subject)
                     continue
                 yield from (Task(image, None) for image in subjects[subject] if image not in images)
-                if lease is not None:
-                    claim = Claim(lease, len(images))
-                    self._clear(images)
-                    yield from (Task(image, claim) for image in images)
+                if lease is None:
+                    continue
+                claim = Claim(lease, len(images))
+                self._clear(images)
+                if lease.link.place >= ALONE:
+                    self._wait_for(under_way)
+                yield from (Task(image, claim) for image in images)
+                under_way = [one for one in (*under_way, claim) if one.left]
+                if lease.link.place >= ALONE:
+                    self._wait_for([claim])
             left = held
             if left and not self.stop.wait(min(2.0, self.leases.expiry / 4)):
                 self.ledger.index.refresh()
@@ -120,6 +128,9 @@ class Worker:
         task.digest = hashlib.sha256(content).hexdigest()
         if ledger.verified(image, task.seen, task.digest) or ledger.still_bad(image, task.seen, task.digest):
             return self._over(task)
+        if task.claim.lease.link.place >= DEADLY:
+            raise Deadly(f"{image.path}: {DEADLY} workers were killed while they had it, the last one with nothing "
+                         "else at work; perhaps it needs more memory than there is")
         return self.datamodule.read_file(image.path, content)
 
     def work(self, task: Task, reading: Any) -> Labelled:
@@ -164,7 +175,6 @@ class Worker:
 
     def failed(self, task: Task, stage: str, error: Exception) -> None:
         """Put an image into quarantine."""
-        stage = "name" if isinstance(error, DuplicateName) else stage
         try:
             self.ledger.put_away(task.image, task.seen, task.digest, quarantine.reason_of(stage, error))
         except OSError as problem:
@@ -205,6 +215,10 @@ class Worker:
         self.lost.setdefault(task.image.subject, []).append(task.image)
         self._over(task)
 
+    def _wait_for(self, claims: Sequence[Claim]) -> None:
+        while any(claim.left for claim in claims) and not self.stop.wait(0.02):
+            pass
+
     def _begun(self, image: Image) -> bool:
         return state(bids.sidecar(bids.label_file(self.ledger.folder, image.name, self.ledger.targets[-1]))) is not None
 
@@ -236,6 +250,14 @@ class Worker:
 
 class DuplicateName(DataError):
     """Several images would get the same name."""
+
+    stage, kind = "name", "data"
+
+
+class Deadly(DataError):
+    """Workers die with this subject."""
+
+    stage, kind = "network", "killed"
 
 
 def read_whole(path: Path) -> tuple[bytes, list[int]]:

@@ -132,7 +132,7 @@ def phases(count: int, folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def overhead(count: int, rounds: int, folder: Path) -> dict[str, list[float]]:
-    """Return side -> microseconds per subject of each round."""
+    """Return side -> microseconds of the processor per subject of each round."""
     root = folder / "input"
     make(root, count)
     sides = {"16 shards, leases": (16, Leases), "one shard, leases": (1, Leases), "no shards, no leases": (1, NoLeases)}
@@ -142,10 +142,10 @@ def overhead(count: int, rounds: int, folder: Path) -> dict[str, list[float]]:
         for name, (shards, leases) in sides.items():
             output = folder / "output"
             gc.collect()
-            started = time.perf_counter()
+            started = time.process_time()
             work(images, output, root, shards, leases)
             if turn:
-                found[name].append(1e6 * (time.perf_counter() - started) / count)
+                found[name].append(1e6 * (time.process_time() - started) / count)
             shutil.rmtree(output)
     return found
 
@@ -156,6 +156,8 @@ def main() -> None:
     os.fsync = lambda descriptor: None
     nifti.write_labels = write
     results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        phases(50, Path(folder))  # imports
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             results[count] = phases(count, Path(folder))
@@ -168,7 +170,7 @@ def main() -> None:
             print(f"{name:<28}" + "".join(f"{value:12.1f}" for value in row) + f"{row[-1] / row[0]:12.2f}")
     with tempfile.TemporaryDirectory() as folder:
         sides = overhead(1000, 5, Path(folder))
-    print("\nsame 1,000 images, in turn, microseconds per subject")
+    print("\nsame 1,000 images, in turn, microseconds of the processor per subject")
     base = statistics.median(sides["no shards, no leases"])
     for name, values in sides.items():
         print(f"{name:<28} median {statistics.median(values):9.1f}  least {min(values):9.1f}  n {len(values)}"

@@ -108,6 +108,21 @@ def test_a_fatal_error_ends_everything(stage: str, readers: int) -> None:
     assert seen < 100 and threading.active_count() == before
 
 
+def test_tasks_that_wait_are_told_of_the_end() -> None:
+    over = threading.Event()
+
+    def tasks() -> Any:
+        yield 1
+        assert over.wait(20), "nobody said so"
+
+    def broken(task: int, value: Any) -> None:
+        raise Fatal("full")
+
+    flow = Pipeline(lambda task: task, lambda task, value: value, broken, lambda *_: None, (Fatal,), ended=over.set)
+    with pytest.raises(Fatal):
+        list(flow(tasks()))
+
+
 def test_whoever_stops_looking_stops_the_threads() -> None:
     written: list = []
     flow = Pipeline(lambda task: task, lambda task, value: value, lambda task, value: written.append(task),

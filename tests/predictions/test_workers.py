@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from segexp.cli import main
@@ -114,6 +115,34 @@ def test_a_worker_that_stood_still_for_too_long_finds_its_subjects_taken(outputs
     os.kill(still.pid, signal.SIGCONT)
     still.join(60)
     assert still.exitcode == 4 and results(output) == expected and left_over(output) == []
+
+
+def test_a_subject_that_kills_workers_is_put_away(outputs: Path, heads: Path, tmp_path: Path, expected: dict) -> None:
+    """As the system does to who takes too much memory."""
+    output = tmp_path / "out"
+
+    def deadly() -> int:
+        work = Worker.work
+
+        def killing(self, task, reading):
+            if task.image.name == "sub-04":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return work(self, task, reading)
+
+        Worker.work = killing
+        return main(words(outputs, heads, output))
+
+    codes = []
+    for _ in range(4):
+        worker = process(deadly)
+        worker.join(60)
+        codes.append(worker.exitcode)
+    assert codes == [-signal.SIGKILL] * 3 + [4]
+    table = pd.read_csv(output / "quarantine.csv").set_index("name")
+    assert list(table.index) == ["sub-04", "sub-cut", "sub-nan"]
+    assert table["type"]["sub-04"] == "killed" and "3 workers were killed" in table["reason"]["sub-04"]
+    assert main(words(outputs, heads, output, "retry=quarantined")) == 4
+    assert results(output) == expected and left_over(output) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
