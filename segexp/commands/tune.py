@@ -133,11 +133,13 @@ def check_train(words: Sequence[str], options: Any, flags: Any) -> None:
     Raises:
         ConfigError: nothing is searched, or a combination does not fit together.
     """
+    from segexp.config import compose
     from segexp.console import say
     from segexp.errors import ConfigError
     from segexp.search.space import GRAMMAR, check_space, split_space
 
     fixed, space = split_space(words)
+    compose("train", fixed, flags.config_dirs)
     if not space:
         raise ConfigError(f"nothing is searched: give several values of a key: {GRAMMAR}")
     count = check_space([*fixed, f"paths.outputs={options.paths.outputs}"], space, flags.config_dirs, flags.allow)
@@ -168,7 +170,7 @@ def search(folder: Any, definition: dict[str, Any], options: Any, launcher: Sequ
     work.run()
     for line in summary(folder, work.trials, space):
         say(line)
-    if work.trials.best() is None:
+    if work.trials.best() is None and not work.trials.running():
         raise SegexpError(f"study {folder.name}: no trial was trained to its end; segexp tune status "
                           f"study={folder.name} says why")
 

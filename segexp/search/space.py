@@ -1,5 +1,6 @@
 """What is searched: overrides of ``segexp train`` that give several values, as Optuna's distributions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def split_space(words: Sequence[str]) -> tuple[list[str], list[Parameter]]:
         ConfigError: an override that cannot be read, or several values of a kind that cannot be searched.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException, OverrideParseException
 
     from segexp.config.explanation import explain
 
@@ -74,6 +75,8 @@ def split_space(words: Sequence[str]) -> tuple[list[str], list[Parameter]]:
             override = parser.parse_override(word)
         except OverrideParseException as error:
             raise explain(error, "train", [word]) from error
+        except HydraException as error:  # what Hydra's grammar itself cannot read
+            raise ConfigError(f"{word}: cannot be read ({error}); expected KEY=VALUE, or {GRAMMAR}") from error
         if override.is_sweep_override():
             searched.append(parameter(word.partition("=")[0], word, override))
         else:
@@ -107,10 +110,11 @@ def parameter(key: str, word: str, override: Any) -> Parameter:
         return bounded(Parameter(key, (), low, high, None, log, whole), word)
     if isinstance(value, RangeSweep):
         whole = all(isinstance(one, int) for one in (value.start, value.stop, value.step))
-        numbers = list(value.range())
-        if not numbers:
+        # Counted, for adding 0.3 to 0.1 three times does not give 1.
+        count = math.ceil((value.stop - value.start) / value.step - 1e-9) if value.step else 0
+        if count < 1:
             raise ConfigError(f"{word}: there is no number in this range")
-        low, high = min(numbers), max(numbers)
+        low, high = sorted((value.start, value.start + (count - 1) * value.step))
         return bounded(Parameter(key, (), low, high, None if log else abs(value.step), log, whole), word)
     raise ConfigError(f"{word}: cannot be searched; expected {GRAMMAR}")
 
