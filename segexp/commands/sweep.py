@@ -10,7 +10,7 @@ usage: segexp sweep [list] [paths.outputs=FOLDER]
        segexp sweep resume|retry NAME [hydra.launcher.KEY=VALUE ...] [--allow-target PREFIX]
 
   segexp sweep                       every sweep: how many jobs are done, run, wait, failed
-  segexp sweep status nn_all-3f2a    every job: status, run, and why one failed
+  segexp sweep status nn_all-3f2a    every job: status, run, and why one failed; submitted: to a cluster's queue
   segexp sweep resume nn_all-3f2a    start what is missing, interrupted or preempted; wait for what runs
   segexp sweep retry nn_all-3f2a     the same, and what failed
 
@@ -21,7 +21,6 @@ give the line that started it again with the new data.root. Jobs start where the
 --allow-target has to be given again.
 """
 WORDS = ("list", "status", "resume", "retry")
-DETAILS = {"new": "missing", "running": "running"}
 
 
 def run(arguments: list[str]) -> int | None:
@@ -95,31 +94,38 @@ def status(sweep: Any) -> int:
     say(f"{sweep.name}, started {sweep.header.get('created', '')} with: {sweep.header.get('command', '')}")
     width = max((len(job.name) for job in jobs.values()), default=0)
     open_jobs = 0
-    last = {event.get("job"): event for event in sweep.events() if event.get("event") == "submitted"}
+    last = sweep.keys()
     for job in jobs.values():
-        now = state(job)
+        now, key = state(job), last.get(job.id)
+        if now in ("missing", "interrupted", "preempted") and key and submitted(sweep, key):
+            now = "submitted"
         open_jobs += now != "done"
         say(f"  {now:<12}{job.name:<{width}}  {job.run.id}" + (f"  {doing(job)}" if now == "running" else ""))
         if now in ("failed", "interrupted", "missing", "preempted"):
-            for text in why(sweep, job, now, last.get(job.id)):
+            for text in why(sweep, job, key):
                 say(f"{'':<14}{text}")
     if open_jobs:
         say(f"go on with: segexp sweep resume {sweep.name} (retry: also what failed)")
     return 4 if open_jobs else 0
 
 
-def why(sweep: Any, job: Any, now: str, event: dict[str, Any] | None) -> list[str]:
+def submitted(sweep: Any, key: str) -> bool:
+    """Say whether a job was given to a cluster that has not said yet how it ended: it may wait in the queue."""
+    from segexp.sweeps.work import read_end
+
+    kind = (sweep.header.get("launcher") or {}).get("kind")
+    return kind == "slurm" and read_end(sweep.logs, key) is None
+
+
+def why(sweep: Any, job: Any, key: str | None) -> list[str]:
     """Return what is known about a job that is not done: its last word and its log."""
     from segexp.sweeps.work import read_end
 
-    if event is None:
-        return []
-    key = str(event.get("key"))
-    end = read_end(sweep.logs, key)
+    end = read_end(sweep.logs, key) if key else None
     reason = str(job.run.info.get("error") or "") or (end.reason if end else "")
     lines = reason.strip().splitlines()[:3]
-    log = sweep.log_file(key)
-    return [*lines, f"log: {log}"] if log.exists() else lines
+    log = sweep.log_file(key) if key else None
+    return [*lines, f"log: {log}"] if log is not None and log.exists() else lines
 
 
 def go_on(sweep: Any, options: Sequence[str], flags: Any, failed_too: bool) -> int:
@@ -131,7 +137,7 @@ def go_on(sweep: Any, options: Sequence[str], flags: Any, failed_too: bool) -> i
     from segexp.console import say
     from segexp.errors import ConfigError
     from segexp.sweeps.controller import raise_failures
-    from segexp.sweeps.drive import drive, make_executor, recorded
+    from segexp.sweeps.drive import chosen, drive, make_executor, recorded
 
     jobs = sweep.jobs()
     if not jobs:
@@ -141,33 +147,9 @@ def go_on(sweep: Any, options: Sequence[str], flags: Any, failed_too: bool) -> i
         raise ConfigError(f"{sweep.config_file(lost[0].id)} is gone; the line that started the sweep writes it again: "
                           f"{sweep.header.get('command', '')}")
     before = (sweep.header.get("launcher") or {}).get("kind", "local")
-    settings = recorded(sweep, changes(options, flags.config_dirs, before))
+    settings = recorded(sweep, chosen(options, flags.config_dirs, before))
     say(f"sweep {sweep.name}: {len(jobs)} jobs")
     outcomes = drive(sweep, make_executor(sweep, settings, flags.allow), list(jobs.values()), failed_too)
     raise_failures(outcomes, f"segexp sweep retry {sweep.name} starts them again")
     say(f"sweep {sweep.name}: all done")
     return 0
-
-
-def changes(options: Sequence[str], config_dirs: Sequence[str], before: str) -> dict[str, Any]:
-    """Return what ``hydra/launcher=`` and ``hydra.launcher.KEY=`` say: all settings of a launcher, or some.
-
-    ``before`` is the launcher that the sweep was started with.
-
-    Raises:
-        ConfigError: a key or a value that does not exist.
-    """
-    from omegaconf import OmegaConf
-
-    from segexp.config.composition import launcher_settings
-
-    words = [word for word in options if word.startswith(("hydra/launcher", "hydra.launcher"))]
-    if not words:
-        return {}
-    group = any(word.startswith("hydra/launcher=") for word in words)
-    words = words if group else [f"hydra/launcher={before}", *words]
-    found = OmegaConf.to_container(launcher_settings(words, config_dirs), resolve=True)
-    kind = str(found.pop("_target_")).rpartition(".")[2].lower()
-    found.pop("_convert_", None)
-    keys = {word.partition("=")[0].rpartition(".")[2] for word in words if not word.startswith("hydra/launcher=")}
-    return {"kind": kind, **found} if group else {key: found[key] for key in keys if key in found}

@@ -22,6 +22,7 @@ NAME is a table of `segexp list table`, a pattern of such names, or `all`. The o
 own keys:
   seeds=[1,2,3]   instead of the declared ones
   slots=2         trainings at the same time (default: one per GPU, without one as many as CPU cores)
+  hydra/launcher=slurm hydra.launcher.KEY=...  trainings as jobs of a cluster, see segexp train --help
   evaluate.NAME.KEY=...  for the evaluation NAME of a table whose runs are also scored on other data
 """
 WORDS = ("plan", "run", "show", "check")
@@ -44,12 +45,13 @@ def run(arguments: list[str]) -> int:
         key, _, value = word.partition("=")
         if key in ("seeds", "slots"):
             own[key] = integers(key, value)
+        elif word.startswith(("hydra/launcher=", "hydra.launcher.")):
+            own.setdefault("launcher", []).append(word)
         else:
             overrides.append(word)
     declarations = [read_declaration(name, flags.config_dirs) for name in names]
     if "run" in actions:
         train_missing(declarations, overrides, own, flags)
-        own.pop("slots", None)
     codes = []
     for declaration in declarations:
         from segexp.tables.plan import plan
@@ -171,12 +173,14 @@ def evaluate_missing(declarations: list[Any], overrides: list[str], own: dict[st
 def train_together(declarations: list[Any], planned: list[Any], own: dict[str, Any], flags: Any) -> list[str]:
     """Train the runs as jobs of a sweep; return the lines about those that are not done."""
     from segexp.sweeps.controller import told
-    from segexp.sweeps.drive import drive, make_executor
+    from segexp.sweeps.drive import chosen, drive, make_executor
     from segexp.sweeps.manifest import create_sweep
 
     jobs = jobs_of(planned)
     name = declarations[0].name if len(declarations) == 1 else "tables"
-    settings = {"kind": "local", "slots": own.get("slots", [None])[0]}
+    settings = {"kind": "local", **chosen(own.get("launcher", []), flags.config_dirs)}
+    if "slots" in own:
+        settings["slots"] = own["slots"][0]
     words = ["segexp", "table", "run", *flags.overrides]
     sweep = create_sweep(planned[0].config.paths.outputs, name, jobs, command=words, launcher=settings)
     outcomes = drive(sweep, make_executor(sweep, settings, flags.allow))

@@ -56,7 +56,8 @@ def check_node(config: Any, baseline: Any) -> None:
                               "launcher is chosen on the command line: hydra/launcher=NAME")
     target = str(_select(config, "launcher._target_"))
     if not LAUNCHERS.fullmatch(target):
-        raise ConfigError(f"hydra.launcher._target_ {target} is none of segexp's launchers")
+        raise ConfigError(f"hydra.launcher._target_ {target} is none of segexp's launchers; use "
+                          "hydra/launcher=local (a process per job on this machine) or hydra/launcher=slurm")
 
 
 def check_choices(config: Any) -> None:

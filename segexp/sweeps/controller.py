@@ -146,7 +146,7 @@ class Controller:
 
     def sort(self, jobs: Collection[Job]) -> None:
         """Say of every job whether it is done, runs, failed, or waits."""
-        events = self.sweep.events()
+        events, keys = self.sweep.events(), self.sweep.keys()
         last = {event["job"]: event for event in (*events, *self.executor.recover(events))
                 if event.get("event") == "submitted"}
         for job in jobs:
@@ -161,7 +161,7 @@ class Controller:
             elif job.run.held():
                 self.elsewhere[job.id] = job
             else:
-                outcome = None if self.failed_too else self.failure(job, last.get(job.id, {}).get("key"))
+                outcome = None if self.failed_too else self.failure(job, keys.get(job.id))
                 if outcome is None:
                     self.waiting[job.id] = job
                 else:

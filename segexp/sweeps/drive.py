@@ -16,6 +16,7 @@ from segexp.sweeps.report import Report
 
 COMMANDS = ("setup", "python", "srun_args", "additional_parameters")
 """Settings of a launcher that may run commands: never taken from a manifest, which may be a stranger's."""
+LAUNCHER = ("hydra/launcher=", "hydra.launcher.")
 SECONDS_TO_SAVE = 300.0
 
 
@@ -48,6 +49,36 @@ def make_executor(sweep: Sweep, settings: Mapping[str, Any], allow: Sequence[str
         if key not in known:
             raise ConfigError(f"hydra.launcher has no {key!r}{hint(key, known)}")
     return Local(sweep, allow=allow, **settings)
+
+
+def chosen(words: Sequence[str], config_dirs: Sequence[str] = (), before: str = "local") -> dict[str, Any]:
+    """Return what ``hydra/launcher=NAME`` and ``hydra.launcher.KEY=VALUE`` say.
+
+    Args:
+        words: of a command line; others are left aside.
+        config_dirs: more folders with configuration.
+        before: the launcher that is meant where none is named.
+
+    Returns:
+        All settings of a launcher that is named, with its ``kind``; else only those that are given.
+
+    Raises:
+        ConfigError: a launcher, a key or a value that does not exist.
+    """
+    from omegaconf import OmegaConf
+
+    from segexp.config.composition import launcher_settings
+
+    words = [word for word in words if word.startswith(LAUNCHER)]
+    if not words:
+        return {}
+    group = any(word.startswith("hydra/launcher=") for word in words)
+    words = words if group else [f"hydra/launcher={before}", *words]
+    found = OmegaConf.to_container(launcher_settings(words, config_dirs), resolve=True)
+    kind = str(found.pop("_target_")).rpartition(".")[2].lower()
+    found.pop("_convert_", None)
+    keys = {word.partition("=")[0].removeprefix("hydra.launcher.").partition(".")[0] for word in words}
+    return {"kind": kind, **found} if group else {key: found[key] for key in keys if key in found}
 
 
 def recorded(sweep: Sweep, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segexp.config import folder
 from segexp.runs.directory import Run, locate_run
 from segexp.sweeps.plain import resolved
 
@@ -41,10 +42,9 @@ class Job:
         """Say whether the run is done, on the data where they lie now."""
         if self.run.status_on_disk != "done":
             return False
-        try:
-            then = self.run.config()["data"].get("root")
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            return False
+        file = self.run.path / "config.yaml"
+        data = folder.load(file).get("data") if file.exists() else None
+        then = data.get("root") if isinstance(data, dict) else None
         return self.root is None or Path(str(then)).resolve() == Path(self.root).resolve()
 
 

@@ -108,6 +108,16 @@ class Sweep:
         """Return what was submitted so far, oldest first."""
         return read_lines(self.folder / "events.jsonl")
 
+    def keys(self) -> dict[str, str]:
+        """Return job id -> the executor's name for its last submission."""
+        found: dict[str, str] = {}
+        for event in self.events():
+            if event.get("event") == "submitted":
+                found[str(event.get("job"))] = str(event.get("key"))
+            elif event.get("event") == "queued":  # an array
+                found |= {str(job): str(key) for job, key in event.get("keys", {}).items()}
+        return found
+
     def record(self, **event: Any) -> None:
         """Append an event; a disk that is full must not stop the jobs that run."""
         try:

@@ -47,9 +47,16 @@ class Report:
 def line(controller: Controller) -> str:
     """Return what the jobs do at the moment."""
     active = [controller.jobs[job_id] for job_id in (*controller.running, *controller.elsewhere)]
+    if controller.executor.detached:
+        held = [job for job in active if job.run.held()]
+        queued, active = len(active) - len(held), held
+    else:
+        queued = 0
     parts = [doing(job) for job in active[:MOST]]
     if len(active) > MOST:
         parts.append(f"{len(active) - MOST} more")
+    if queued:
+        parts.append(f"{queued} in the queue")
     if controller.waiting:
         parts.append(f"{len(controller.waiting)} wait")
     return "; ".join(parts)
