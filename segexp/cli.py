@@ -3,6 +3,7 @@
 Nothing heavy is imported before the verb is known: ``segexp --help`` and shell completion answer at once.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from segexp.errors import SegexpError
 from segexp.redaction import redacted, redacted_words
 
 # The order in which a newcomer meets them; a verb that is not named here comes after these.
-ORDER = ("list", "check", "doctor", "phantom", "train", "sweep", "tune", "evaluate", "predict", "table", "runs", "export",
-         "completion")
+ORDER = ("list", "check", "doctor", "phantom", "train", "sweep", "tune", "evaluate", "predict", "table", "runs",
+         "export", "completion")
 USAGE = """\
 segexp: five medical-segmentation papers as one laboratory
 
@@ -28,6 +29,17 @@ verbs:
   segexp --version        the installed version
 
 Set SEGEXP_DEBUG=1 to see the full traceback of an error."""
+
+
+LONGEST = 300  # characters of a path in a message
+FULL = "free some space, or choose another folder with paths.outputs=FOLDER"
+CLOSED = "choose another folder, or ask for the right to use this one"
+SYSTEM = {"ENOSPC": FULL, "EDQUOT": FULL, "EROFS": CLOSED, "EACCES": CLOSED, "EPERM": CLOSED, "ENOTDIR": "",
+          "EISDIR": "", "ENAMETOOLONG": "choose a shorter one", "ELOOP": "a link leads to itself",
+          "EIO": "is the disk sound?",
+          "EMFILE": "allow more open files (ulimit -n)", "ENFILE": "", "ESTALE": "the file server lost it; try again",
+          "ETXTBSY": "", "EFBIG": FULL}
+"""Answers of the system that say nothing about this program -> what to do."""
 
 
 def verbs() -> list[str]:
@@ -80,7 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(redacted(f"segexp: error: {explain(error)}"), file=sys.stderr)
             return 2
-        report(error)
+        said = of_the_system(error)
+        if said:
+            print(redacted(f"segexp: error: {said}"), file=sys.stderr)
+        else:
+            report(error)
         return SegexpError.exit_code
 
 
@@ -110,6 +126,18 @@ def dispatch(words: list[str]) -> int:
         print(module.HELP.strip())
         return 0
     return module.run(rest) or 0
+
+
+def of_the_system(error: Exception) -> str:
+    """Return what the system refused, in one line; empty for errors that are not the system's answer to a path."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"a name of a file or folder is not UTF-8 ({error.reason}: {error.object[:200]!r}); rename it"
+    if not isinstance(error, OSError) or errno.errorcode.get(error.errno or 0) not in SYSTEM:
+        return ""
+    name = str(error.filename or "")
+    name = name if len(name) <= LONGEST else f"{name[:LONGEST]}... ({len(name)} characters)"
+    advice = SYSTEM[errno.errorcode[error.errno or 0]]
+    return f"{name or 'a file'}: {error.strerror}{f'; {advice}' if advice else ''}"
 
 
 def report(error: Exception) -> None:

@@ -167,7 +167,8 @@ def check_data(overrides: Sequence[str], config_dirs: Sequence[str] = (), allow:
 
 def default_manifest(cfg: Any) -> Path:
     """Return where the manifest of a data folder goes: the same folder gives the same file."""
+    import os
     from hashlib import sha256
 
     root = Path(cfg.data.root).resolve()
-    return Path(cfg.paths.outputs) / "manifests" / f"{root.name}-{sha256(str(root).encode()).hexdigest()[:8]}.csv"
+    return Path(cfg.paths.outputs) / "manifests" / f"{root.name}-{sha256(os.fsencode(root)).hexdigest()[:8]}.csv"

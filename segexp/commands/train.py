@@ -83,6 +83,8 @@ def check_words(words: list[str], flags: Any, many: bool) -> None:
         ConfigError: it does not compose, or several values were given without ``-m``.
 
     """
+    from pathlib import Path
+
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException, OverrideParseException
@@ -106,7 +108,8 @@ def check_words(words: list[str], flags: Any, many: bool) -> None:
         first = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0][0] if many else words
     except HydraException as error:
         raise ConfigError(str(error)) from error
-    compose("train", first, flags.config_dirs)
+    outputs = Path(compose("train", first, flags.config_dirs).paths.outputs)
+    outputs.mkdir(parents=True, exist_ok=True)  # Hydra would, and print a traceback where it cannot
 
 
 def start(words: list[str], folders: list[Any], flags: Any, arguments: list[str]) -> int:
