@@ -19,6 +19,8 @@ COMPLETED_AT_RUN_TIME = ("method", "data", "callbacks", "logger", "trainer")
 MAY_MISS = ("data.root",)
 NAME = re.compile(r"\w(?!.*\.\.)[\w.+-]{0,99}")
 LONGEST = 100
+PARTS = ("method", "network", "loss", "optimizer", "scheduler", "sampling", "inference", "metrics", "data", "trainer",
+         "callbacks", "logger", "paths", "scale")
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def disagreements(cfg: Any, config_dirs: Sequence[str | Path] = ()) -> Iterator[
         expected = {target: len(label_maps[target]) for target in chosen}
         if dict(counts) != expected:
             yield "network.targets", f"is {dict(counts)}, but targets and label maps give {expected}"
+    yield from shapes(cfg)
     yield from places(cfg)
     found = secret_in(OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg)
     if found:
@@ -178,6 +181,14 @@ def disagreements(cfg: Any, config_dirs: Sequence[str | Path] = ()) -> Iterator[
         known = folder.choices(search_dirs(config_dirs), "scale")
         if scale not in known:
             yield "scale.name", f"there is no scale {scale!r}{hint(str(scale), known)}; choose one with scale=NAME"
+
+
+def shapes(cfg: Any) -> Iterator[tuple[str, str]]:
+    """Yield ``(key, message)`` for parts of a training configuration that are no mappings."""
+    for key in PARTS:
+        value = _get(cfg, key)
+        if value is not None and not isinstance(value, Mapping):
+            yield key, f"is {str(value)[:80]!r}, expected keys and values"
 
 
 def places(cfg: Any) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,8 @@ report.html        all of it on one page
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,9 @@ def locate_run(config: Any) -> Run:
     existing = find_run(config["paths"]["outputs"], digest)
     if existing is not None:
         return existing
-    method = config["method"]["_target_"].split(".")[2]
+    target = str(config["method"].get("_target_", "") if isinstance(config["method"], Mapping) else config["method"])
+    # segexp.methods.<method>...: its folder; a method of the user: its package. It names a folder, whatever it is.
+    parts = re.sub(r"[^\w.-]", "_", target).split(".")
+    method = (parts[2] if parts[:2] == ["segexp", "methods"] and len(parts) > 3 else parts[0])[:100] or "method"
     folder = Path(config["paths"]["outputs"]).resolve() / "runs" / method
     return Run(folder / f"{config['name']}-seed{config['seed']}-{digest}")

@@ -104,6 +104,9 @@ def read_declaration(name: str, config_dirs: Sequence[str] = ()) -> Declaration:
     for key in content:
         if key not in KEYS:
             raise ConfigError(f"{file}: unknown key {key!r}{hint(key, sorted(KEYS))}")
+    for key in ("runs", "cell", "rows", "columns", "published", "claims", "figures"):
+        if not isinstance(content.get(key, {}), dict):
+            raise ConfigError(f"{file}: {key} is {str(content[key])[:80]!r}, expected names and what belongs to them")
     missing = [key for key in ("title", "source", "runs") if key not in content]
     if missing:
         raise ConfigError(f"{file}: {', '.join(missing)} is missing")
