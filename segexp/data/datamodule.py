@@ -125,7 +125,8 @@ class SegmentationDataModule(pl.LightningDataModule):
     @property
     def reading(self) -> dict[str, str]:
         """What decides, besides the file, which image `label_file` gives the network."""
-        return {"intensity": repr(self.intensity)}
+        unplaced = {} if self.cache.unplaced == "error" else {"unplaced": self.cache.unplaced}
+        return {"intensity": repr(self.intensity), **unplaced}
 
     def label_file(self, path: str | Path, label: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
                    ) -> tuple[dict[str, np.ndarray], Source]:
