@@ -147,7 +147,8 @@ def load_localizer(run: Path) -> Trained:
         network.load_state_dict(weights)
         grid = config["data"]["resample"]
         bad = tensors.not_finite(network.state_dict()) or tensors.other_types(weights, network.state_dict())
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, tensors.TensorFileError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError,
+            tensors.TensorFileError) as error:
         raise DataError(f"{run}: no trained localiser there ({type(error).__name__}: {error}); data.roi.run must be "
                         f"the directory of a run trained with data.view=whole") from error
     if bad:
