@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from segexp.data.resampling import sampled
@@ -50,5 +51,6 @@ class FromSpacing(MapTransform):
         shape, ratio, near = data[GRID]
         for key in self.key_iterator(data):
             if not near:
-                data[key] = torch.from_numpy(sampled(data[key][0].numpy(), ratio, shape, order=0))[None]
+                back = sampled(data[key][0].cpu().numpy(), ratio, shape, order=0)
+                data[key] = MetaTensor(torch.from_numpy(back)[None], meta=dict(data[key].meta))
         return data

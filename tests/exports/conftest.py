@@ -17,9 +17,19 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for data in ("ukbiobank", "wmh", "kidney_cta"):
         assert main(["phantom", f"data={data}", "scale=smoke", f"paths.outputs={folder}", "phantom.processes=1"]) == 0
     for _, experiment in EXPERIMENTS.values():
-        assert main(["train", f"experiment={experiment}", "scale=smoke", "trainer=cpu", "scheduler=constant",
-                     f"paths.outputs={folder}"]) == 0
+        assert main(["train", f"experiment={experiment}", "scale=smoke", "trainer=cpu", f"paths.outputs={folder}"]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def localizer(outputs: Path) -> Path:
+    """Return the outputs folder with the finder of kidneys, whose images are resampled to 4 mm."""
+    assert main(["phantom", "data=kidney_cta", "scale=smoke", "phantom.kind=ct", "phantom.cases=4", "phantom.test=0",
+                 "phantom.broken=0", "phantom.processes=1", f"output={outputs}/phantoms/kidney_ct_smoke",
+                 f"paths.outputs={outputs}"]) == 0
+    assert main(["train", "experiment=kidney_ppm/localizer", "scale=smoke", "trainer=cpu", "steps=4",
+                 "validate_every=4", f"paths.outputs={outputs}"]) == 0
+    return outputs
 
 
 def words(outputs: Path, run: str, form: str, *more: str) -> list[str]:

@@ -73,6 +73,16 @@ def test_monai_labels_files_as_predict_does_without_segexp(outputs: Path, tmp_pa
     assert "is there already" in capsys.readouterr().out
 
 
+def test_another_voxel_size_there_and_back(localizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(words(localizer, "localizer", "monai_bundle", f"output={tmp_path}/bundle")) == 0
+    assert "100.0000% of the labels the same" in capsys.readouterr().out
+    config = json.loads((tmp_path / "bundle" / "configs" / "inference.json").read_text())
+    names = [one["_target_"].rpartition(".")[2] for key in ("preprocessing", "postprocessing")
+             for one in config[key]["transforms"]]
+    order = [names.index(one) for one in ("ToSpacing", "ScaleAsTrained", "FromSpacing", "Invertd")]
+    assert order == sorted(order)
+
+
 def test_the_folder_is_what_monai_expects(outputs: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     monai_bundle.write(subject_of(get_run(outputs, "nn_tissue-seed1")), bundle)
