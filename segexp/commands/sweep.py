@@ -18,7 +18,7 @@ A sweep is started with segexp train -m, or segexp table run. NAME is a director
 or its hash. Jobs train the configuration that was composed when the sweep was started; where the data have moved since,
 give the line that started it again with the new data.root. Jobs start where they were started before
 (hydra/launcher=local|slurm changes it, and so does every hydra.launcher.KEY). A sweep on disk grants no rights:
---allow-target has to be given again.
+--allow-target and --allow-root have to be given again.
 """
 WORDS = ("list", "status", "resume", "retry")
 

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from segexp.sweeps.job import Job
 from segexp.sweeps.manifest import Sweep
 from segexp.sweeps.work import End, read_end, work
 
-PRELOAD = ["segexp.runs.preload"]
+PRELOAD = ["segexp.sweeps.warm", "segexp.runs.preload"]
 SECONDS_TO_START = 5.0  # between the note that a job is submitted and its process's lock
 
 
@@ -246,6 +247,7 @@ class ForkingExecutor(LocalExecutor):
             process = multiprocessing.get_context("forkserver").Process(
                 target=forked, args=(str(self.folder), dict(os.environ), self.settings), name=f"job {key}")
             process.start()
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined] # else Python's exit waits
             jobs.append(LocalJob(self.folder, key, process=Polled(process)))  # type: ignore[arg-type]
         return jobs
 
@@ -270,6 +272,7 @@ def forked(folder: str, environment: Mapping[str, str], settings: Mapping[str, A
     """Be the process of a local job: what submitit's local controller and its task do, in one."""
     key = settings["key"]
     os.setsid()  # Ctrl-C and a closed terminal are the controller's matter
+    leave_tracker()
     os.environ.clear()
     os.environ.update(environment)
     os.environ |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": key, "SUBMITIT_LOCAL_NTASKS": "1",
@@ -292,6 +295,17 @@ def forked(folder: str, environment: Mapping[str, str], settings: Mapping[str, A
 
     process_job(folder)
     holding.close()
+
+
+def leave_tracker() -> None:
+    """Let go of the controller's resource tracker, which would live, and hold its pipe, as long as the job."""
+    from multiprocessing import resource_tracker
+
+    tracker = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    with contextlib.suppress(AttributeError, OSError):
+        if tracker._fd is not None:
+            os.close(tracker._fd)
+            tracker._fd = None  # the job starts one of its own when it needs one
 
 
 def print_to(path: Path) -> None:

@@ -91,3 +91,25 @@ def test_ctrl_c_lets_the_jobs_save(words: list[str], tmp_path: Path, capsys: pyt
     assert main(["sweep", "status", name, f"paths.outputs={tmp_path}"]) == 4
     said = capsys.readouterr().out
     assert said.count("preempted") == 2 and said.count("missing") == 1
+
+
+def test_ctrl_c_twice_leaves_the_jobs_alone(words: list[str], tmp_path: Path) -> None:
+    controller = begin(["train", "-m", *words, "seed=1,2", "hydra.launcher.slots=2",
+                        *fault_words(tmp_path, "wait", only=None)])
+    wait_for(lambda: len(starts(tmp_path)) == 2, controller)
+    os.kill(controller.pid, signal.SIGINT)
+    time.sleep(0.4)
+    os.kill(controller.pid, signal.SIGINT)
+    said = controller.communicate(timeout=60)[0]
+    assert controller.returncode == 130 and "2 jobs go on" in said
+    (tmp_path / "go").touch()
+    wait_for(lambda: [run.status for run in list_runs(tmp_path)] == ["done"] * 2)
+
+
+def test_a_controller_that_is_terminated_lets_its_jobs_save(words: list[str], tmp_path: Path) -> None:
+    """SIGTERM, as a scheduler or a container sends it: like Ctrl-C, with the exit code of what was preempted."""
+    controller = begin(["train", "-m", *words, "seed=1", "steps=1000000"])
+    wait_for(lambda: any(run.progress().get("stage") == "train" for run in list_runs(tmp_path)), controller)
+    os.kill(controller.pid, signal.SIGTERM)
+    controller.communicate(timeout=120)
+    assert controller.returncode == 143 and list_runs(tmp_path)[0].status == "preempted"
