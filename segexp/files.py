@@ -62,7 +62,8 @@ def plain_cell(value: object) -> object:
 
     Numbers, also in texts, stay as they are.
     """
-    if not isinstance(value, str) or len(value) < 2 or not value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r", "|", "%")):
+    first = ("=", "+", "-", "@", "\t", "\r", "|", "%")
+    if not isinstance(value, str) or len(value) < 2 or not value.lstrip().startswith(first):
         return value
     try:
         float(value)
