@@ -119,7 +119,7 @@ class Worker:
         if task.claim is None:
             return NOTHING
         if image.problem:
-            raise DuplicateName(image.problem)
+            raise Unusable(image.problem)
         if self._begun(image):  # another worker may have finished it since it was last looked for
             ledger.index.refresh()
             if ledger.known(image) != LEFT:
@@ -248,8 +248,8 @@ class Worker:
                                "like the images' fault; correct it and start again with retry=quarantined") from error
 
 
-class DuplicateName(DataError):
-    """Several images would get the same name."""
+class Unusable(DataError):
+    """Known before it is read: it shares its name with others, or leads out of the input."""
 
     stage, kind = "name", "data"
 
