@@ -240,7 +240,7 @@ def train_many(settings: Mapping[str, Any], combinations: Sequence[Sequence[str]
     from segexp.sweeps.manifest import create_sweep
 
     if settings["kind"] == "local":
-        from segexp.sweeps.local import warm_up
+        from segexp.sweeps.forking import warm_up
 
         warm_up()  # while the combinations are composed
     jobs = compose_jobs(combinations, flags.config_dirs, flags.allow, warm=settings["kind"] == "local")

@@ -39,7 +39,7 @@ def check_all(jobs: Sequence[Job], allow: Sequence[str], config_dirs: Sequence[s
         return
     arguments = [job.config for job in jobs], [job.name for job in jobs], allow, config_dirs
     if warm:
-        from segexp.sweeps.local import ask_warm
+        from segexp.sweeps.forking import ask_warm
 
         problems = ask_warm(problems_of, *arguments)  # which has imported what checking needs
     else:
