@@ -8,7 +8,8 @@ they are skipped. segexp itself refuses launchers that are not its own, so Hydra
 (``tests.benchmarks.hydra_app``) whose job is what ``segexp train`` does, with the same configuration. Job 13 kills
 itself with SIGKILL, as the system does to a process that takes too much memory. Counted is what is done when the
 command has ended. All of them get as many jobs at a time as there are cores; submitit's local mode starts all at once
-by itself, which no machine's memory stands with 64 trainings, so it gets batches (``--batch``, twice the cores).
+by itself, 0.6 GB each, so it gets batches (``--batch``, twice the cores) on a machine that would not stand it; Hydra
+then ends the sweep with the batch in which a job died.
 """
 
 import argparse
