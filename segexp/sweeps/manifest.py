@@ -28,6 +28,7 @@ from typing import Any
 from segexp.console import say
 from segexp.errors import SegexpError
 from segexp.files import write_text
+from segexp.redaction import redacted_words
 from segexp.runs.directory import Run
 from segexp.sweeps.job import Job
 from segexp.sweeps.plain import write_config
@@ -160,8 +161,9 @@ def create_sweep(outputs: str | Path, name: str, jobs: Sequence[Job], *, command
     once = {job.id: job for job in jobs}
     digest = hashlib.sha256(" ".join(sorted(once)).encode()).hexdigest()[:8]
     sweep = Sweep(folder or Path(outputs).resolve() / "sweeps" / f"{name}-{digest}")
-    header = {"schema": SCHEMA, "name": sweep.name, "command": " ".join(command), "folder": str(Path.cwd()),
-              "launcher": dict(launcher or {}), "created": sweep.header.get("created", now())}
+    header = {"schema": SCHEMA, "name": sweep.name, "command": " ".join(redacted_words(command)),
+              "folder": str(Path.cwd()), "launcher": dict(launcher or {}),
+              "created": sweep.header.get("created", now())}
     with told(sweep.folder):
         for job in once.values():
             sweep.write_config(job)
