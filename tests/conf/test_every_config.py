@@ -102,6 +102,7 @@ def test_every_file_is_reachable() -> None:
               if group in ("method", "network", "loss") for scale in SCALES}
     words |= {("phantom", f"data={data}", f"scale={scale}") for data in folder.choices(FOLDERS, "data")
               for scale in SCALES}
+    words |= {("train", f"hydra/launcher={launcher}") for launcher in folder.files(FOLDERS, "hydra/launcher")}
     used = {file for primary, *overrides in words for file in origins(primary, overrides).values()}
     files = {f"conf/{file.relative_to(FOLDERS[0]).as_posix()}" for file in FOLDERS[0].rglob("*.yaml")}
     # A choice that is only a defaults list or `{}` sets no key of its own.
