@@ -19,7 +19,7 @@ from segexp.predictions.ledger import LEFT, Ledger
 from segexp.predictions.pipeline import NOTHING
 
 IN_A_ROW = 20  # images on which the network may fail one after the other, before it is the network's fault
-ALONE, DEADLY = 2, 3  # workers that died with a subject: so many and it is worked on alone; so many and no more
+ALONE, DEADLY = 2, 5  # workers that died with a subject: so many and it is worked on alone; so many and no more
 
 
 class OutputError(SegexpError):
@@ -129,7 +129,7 @@ class Worker:
         if ledger.verified(image, task.seen, task.digest) or ledger.still_bad(image, task.seen, task.digest):
             return self._over(task)
         if task.claim.lease.link.place >= DEADLY:
-            raise Deadly(f"{image.path}: {DEADLY} workers were killed while they had it, the last one with nothing "
+            raise Deadly(f"{image.path}: {DEADLY} workers were killed while they had it, the last ones with nothing "
                          "else at work; perhaps it needs more memory than there is")
         return self.datamodule.read_file(image.path, content)
 

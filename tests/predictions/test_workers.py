@@ -133,14 +133,14 @@ def test_a_subject_that_kills_workers_is_put_away(outputs: Path, heads: Path, tm
         return main(words(outputs, heads, output))
 
     codes = []
-    for _ in range(4):
+    for _ in range(6):
         worker = process(deadly)
         worker.join(60)
         codes.append(worker.exitcode)
-    assert codes == [-signal.SIGKILL] * 3 + [4]
+    assert codes == [-signal.SIGKILL] * 5 + [4]
     table = pd.read_csv(output / "quarantine.csv").set_index("name")
     assert list(table.index) == ["sub-04", "sub-cut", "sub-nan"]
-    assert table["type"]["sub-04"] == "killed" and "3 workers were killed" in table["reason"]["sub-04"]
+    assert table["type"]["sub-04"] == "killed" and "5 workers were killed" in table["reason"]["sub-04"]
     assert main(words(outputs, heads, output, "retry=quarantined")) == 4
     assert results(output) == expected and left_over(output) == []
 
