@@ -40,7 +40,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     digest = tensors.save(content(3), file)
     assert tensors.hashes(file) == [digest]
     loaded = tensors.load(file)
-    assert isinstance(loaded["milestones"], Counter) and loaded["lr"] == [0.1, (1, None)] and torch.equal(loaded["state_dict"]["weight"], torch.full((100_000,), 3.0))
+    assert isinstance(loaded["milestones"], Counter) and loaded["lr"] == [0.1, (1, None)]
+    assert torch.equal(loaded["state_dict"]["weight"], torch.full((100_000,), 3.0))
 
 
 def test_the_file_before_is_kept(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class PrecomputedRegions:
     """Regions from a file: case -> list of {side, start_zyx, size_zyx, score, method}, in voxels of the canonical axes.
 
     Args:
-        file: JSON file, relative to the data's root; one that lies elsewhere needs ``--allow-root``.
+        file: JSON file, relative to the data's root and below it, or an absolute path, which names its own folder.
 
     """
 
@@ -166,9 +166,13 @@ class PrecomputedRegions:
         self.file = Path(file)
         self.known: dict[Path, dict[str, list]] = {}
 
+    def path(self, root: Path) -> Path:
+        """Return where the file is; DataError when it leads out of the folders that were named."""
+        return Roots(root, self.file.parent if self.file.is_absolute() else None).check(root / self.file)
+
     def digest(self, root: Path) -> str:
         """Return what names the content of the file; DataError when it cannot be read."""
-        path = Roots(root).check(root / self.file)
+        path = self.path(root)
         read_regions(path)
         return f"precomputed {sha256(path)}"
 
@@ -177,10 +181,9 @@ class PrecomputedRegions:
 
         Raises DataError: no such file, no entry, or one that cannot be read.
         """
-        root = scan.root or Path()
-        path = root / self.file
+        path = self.path(scan.root or Path())
         if path not in self.known:
-            self.known[path] = read_regions(Roots(root).check(path))
+            self.known[path] = read_regions(path)
         entries = self.known[path].get(scan.id)
         if not entries:
             raise DataError(f"{path}: no region for {scan.id}")

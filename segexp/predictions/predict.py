@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,6 @@ from segexp.runs.directory import Run
 from segexp.runs.restore import changed_config, restore, restore_data
 
 WHOLE = Shard()
-HIDDEN = ".segexp"  # folder of what is no result: leases, index
 
 
 @dataclass(frozen=True)
@@ -109,16 +109,29 @@ def predict(run: Run, source: str, output: str, targets: Sequence[str] | str | N
     wanted_device = device_of(device)
     maker = made_by(run, config, datamodule.reading, datamodule.label_maps)
     with _writable(folder):
-        ledger = Ledger(folder, base, wanted, maker, Index(folder / HIDDEN), settings.verify == "full",
+        beside = bookkeeping(folder)
+        ledger = Ledger(folder, base, wanted, maker, Index(beside), settings.verify == "full",
                         settings.retry == "quarantined")
-        leases = Leases(folder / HIDDEN, settings.expiry)
-        tables = Tables(ledger, leases, list(datamodule.label_maps), folder / HIDDEN)
+        leases = Leases(beside, settings.expiry)
+        tables = Tables(ledger, leases, list(datamodule.label_maps), beside)
         worker = Worker(ledger, leases, datamodule,
                         lambda: restore(run, config, datamodule.label_maps, allow).to(wanted_device))
         described = bids.descriptions(run.id, {name: datamodule.label_maps[name] for name in wanted}, base)
         with stoppable(), leases.alive(), contextlib.closing(ledger.index):
             finish(settings, images, tables, *labelled(settings, images, described, tables, worker))
     report(images, settings.shard, ledger, root)
+
+
+def bookkeeping(folder: Path) -> Path:
+    """Return the folder of what is no result (leases, index): ``.<output>.segexp`` beside the output folder.
+
+    The output holds results only, the same bytes however they were made. Where nothing can be written beside it, it is
+    ``.segexp`` inside.
+    """
+    folder = folder.resolve()
+    beside = folder.with_name(f".{folder.name}.segexp")
+    return beside if beside.is_dir() or os.access(folder.parent, os.W_OK) or not folder.parent.exists() else (
+        folder / ".segexp")
 
 
 def labelled(settings: Settings, images: Sequence[Image], described: Mapping[str, str], tables: Tables,

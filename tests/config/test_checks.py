@@ -12,7 +12,6 @@ from segexp.config.targets import find
 from segexp.errors import ConfigError
 from tests.config.conftest import write_tree
 
-
 TORCH = ("torch",)  # the miniature's layers are torch's own
 
 

@@ -61,9 +61,9 @@ def words(outputs: Path, source: Path, output: Path, *more: str) -> list[str]:
 
 
 def results(output: Path) -> dict[str, bytes]:
-    """Return every file of an output folder that is a result, by name."""
+    """Return every file of an output folder by name: there is nothing but results."""
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in sorted(output.rglob("*"))
-            if path.is_file() and ".segexp" not in path.parts}
+            if path.is_file()}
 
 
 def process(call: Callable[[], int]) -> multiprocessing.Process:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from segexp.cli import main
+from segexp.predictions.predict import bookkeeping
 from segexp.predictions.worker import Worker
 from tests.predictions.conftest import results, train_words, words, write
 
@@ -94,7 +95,7 @@ def test_a_second_start_calls_no_network_and_reads_no_image(outputs: Path, heads
     assert "sub-cut" in said.err and calls == [] and results(done) == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
     # Without the index, and when it is not to be trusted, everything is hashed again, and found to be done.
-    shutil.rmtree(done / ".segexp")
+    shutil.rmtree(bookkeeping(done))
     assert main(words(outputs, heads, done)) == 4
     assert main(words(outputs, heads, done, "verify=full")) == 4
     assert calls == [] and changed(before, results(done)) == set()
@@ -206,7 +207,7 @@ def test_a_network_that_always_fails_is_not_the_images_fault(outputs: Path, head
                         lambda *_: (_ for _ in ()).throw(RuntimeError("weights of another planet")))
     assert main(words(outputs, heads, tmp_path / "out")) == 1
     assert "5 images in a row" in capsys.readouterr().err
-    assert not list((tmp_path / "out" / ".segexp" / "leases").iterdir())
+    assert not list((bookkeeping(tmp_path / "out") / "leases").iterdir())
 
 
 def test_images_of_one_name_stop_nobody(outputs: Path, heads: Path, tmp_path: Path,

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from segexp.cli import main
+from segexp.predictions.predict import bookkeeping
 from segexp.predictions.worker import Worker
 from tests.predictions.conftest import process, results, words
 
@@ -47,7 +48,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def left_over(output: Path) -> list[Path]:
-    return [*output.rglob("*.part"), *output.glob(".segexp/leases/*"), *output.glob(".segexp/workers/*")]
+    return [*output.rglob("*.part"), *bookkeeping(output).glob("leases/*"), *bookkeeping(output).glob("workers/*")]
 
 
 def test_three_workers_share_the_work(outputs: Path, heads: Path, tmp_path: Path, expected: dict) -> None:
@@ -93,9 +94,10 @@ def test_a_worker_beside_takes_over_what_a_killed_one_held(outputs: Path, heads:
                                                            expected: dict) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     victim = process(slowly(30, log, lambda: main(words(outputs, heads, output))))
-    wait_for(lambda: log.exists() and list(output.glob(".segexp/leases/*")))
+    wait_for(lambda: log.exists() and list(bookkeeping(output).glob("leases/*")))
     other = process(lambda: main(words(outputs, heads, output)))
-    wait_for(lambda: len([*output.glob("sub-*"), *output.glob("quarantine/*"), *output.glob(".segexp/leases/*")]) >= 11)
+    wait_for(lambda: len([*output.glob("sub-*"), *output.glob("quarantine/*"),
+                          *bookkeeping(output).glob("leases/*")]) >= 11)
     assert other.is_alive()  # it waits for what the first one holds
     os.kill(victim.pid, signal.SIGKILL)
     victim.join()
