@@ -26,7 +26,7 @@ class ClassCrops:
     Args:
         label_maps: target -> {file value: structure}, those of the data.
         size: voxels per axis: right, anterior, superior.
-        batch_size: crops per step and device.
+        batch_size: crops per batch; a step is ``trainer.accumulate_grad_batches`` batches.
         ratios: structure -> share of the crops that are centred on it; ``any``: on any voxel of the volume. They
             need not sum to 1. Structures of targets that are not trained on are passed over.
         flip: probability of a flip along an axis, one number or three.

@@ -26,7 +26,7 @@ class Crops:
 
     Args:
         size: voxels per axis, one number or three (Rajchl et al. 2018, section 2.2: 128).
-        batch_size: crops per step and device.
+        batch_size: crops per batch; a step is ``trainer.accumulate_grad_batches`` batches.
         foreground: probability that a crop is centred on a voxel of a structure: one (target, structure) pair of those
             present in the case, then one of the voxels remembered for it. 0 draws positions evenly.
         rotation_degrees: turn every crop about the left-right axis by an angle drawn evenly from +- this; 0 is off.

@@ -28,7 +28,7 @@ class Slices:
 
     Args:
         size: pixels of a sample, one number or [rows, columns].
-        batch_size: slices per step and device.
+        batch_size: slices per batch; a step is ``trainer.accumulate_grad_batches`` batches.
         rotation_degrees: turn every slice by an angle drawn evenly from +- this; 0 is off.
         mask_interpolation: ``linear`` resizes masks as the image; ``nearest`` takes the nearest pixel. (skimage
             resizes a mask of booleans by nearest without saying so.)

@@ -112,7 +112,8 @@ def test_the_whole_node_is_checked_before_anything_is_imported(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("target", ["torch.os.system", "segexp.data.cases.Mapping",
-                                    "segexp.methods.kidney_ppm.nn.Conv3d", "segexp.losses.dice_cross_entropy.nn.Module", "monai.utils.module.torch.load"])
+                                    "segexp.methods.kidney_ppm.nn.Conv3d", "segexp.losses.dice_cross_entropy.nn.Module",
+                                    "monai.utils.module.torch.load"])
 def test_what_an_allowed_module_only_passes_on_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match=r"^network: _target_ .*(outside the allowed modules|has no nn)"):
         instantiate(OmegaConf.create({"network": {"_target_": target}}).network, allow=("torch.nn", "monai"))
