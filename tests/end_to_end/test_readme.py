@@ -30,7 +30,7 @@ def at_smoke_scale(words: list[str], outputs: Path) -> list[str]:
     for shown, here in stand_ins.items():
         words = [word.replace(shown, str(here)) for word in words]
     verb = words[0]
-    if verb in ("phantom", "train", "table") and "scale=smoke" not in words and "--help" not in words:
+    if verb in ("phantom", "train", "table", "tune") and "scale=smoke" not in words and "--help" not in words:
         words.append("scale=smoke")
     if verb not in ("list", "--help") and "--help" not in words and words != ["check"]:
         words.append(f"paths.outputs={outputs}")
@@ -41,7 +41,8 @@ def at_smoke_scale(words: list[str], outputs: Path) -> list[str]:
 def test_every_command_of_the_readme_works(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     shown = commands()
     assert {words[0] for words in shown} >= {
-        "list", "check", "phantom", "train", "evaluate", "predict", "table", "runs"}, "a verb is not shown"
+        "list", "check", "doctor", "phantom", "train", "sweep", "tune", "evaluate", "predict", "table", "runs",
+        "export"}, "a verb is not shown"
     # The phantom stands for the user's own data, so it has to be there first.
     phantom = [words for words in shown if words[0] == "phantom"]
     for words in [*phantom, *(words for words in shown if words[0] != "phantom")]:

@@ -3,10 +3,13 @@
 import time
 from pathlib import Path
 
+import hydra
 import pytest
 
 from segexp.cli import main
 from segexp.config import check, compose
+from segexp.config.composition import initialised, searchpath
+from segexp.config.paths import search_dirs
 from segexp.config.yaml_files import read_yaml
 from segexp.errors import ConfigError
 from tests.config.conftest import write_tree
@@ -94,7 +97,6 @@ FILES = {
     "log handler": "hydra:\n  job_logging:\n    handlers:\n      x: {(): os.system, command: touch CANARY}\n",
     "launcher": "hydra:\n  launcher:\n    _target_: os.system\n",
     "launcher's commands": "hydra:\n  launcher:\n    setup: [touch CANARY]\n",
-    "launcher chosen": "defaults:\n  - override /hydra/launcher: evil\n",
     "environment set": "hydra:\n  job:\n    env_set:\n      LD_PRELOAD: CANARY\n",
     "folder of Hydra": "hydra:\n  run:\n    dir: CANARY\n",
     "search path": "hydra:\n  searchpath: [file://CANARY]\n",
@@ -131,6 +133,15 @@ def test_words_of_a_stranger(name: str, canary: Path) -> None:
     reason = outcome((WORDS[name].replace("CANARY", str(canary)),))
     assert reason and SECRET not in reason and len(reason) < 5_000
     assert not canary.exists() and time.monotonic() - started < 60
+
+
+def test_a_file_that_chooses_the_launcher_is_not_heard(tmp_path: Path) -> None:
+    mine = write_tree(tmp_path, {"experiment/evil.yaml": HEAD + "defaults:\n  - override /hydra/launcher: evil\n",
+                                 "hydra/launcher/evil.yaml": "_target_: os.system\n"})
+    with initialised(search_dirs([mine])):
+        words = [*searchpath(search_dirs([mine])), *BASE, "experiment=evil"]
+        chosen = hydra.compose("train", words, return_hydra_config=True).hydra.launcher
+    assert chosen._target_ == "hydra_plugins.segexp_launcher.Local"
 
 
 @pytest.mark.parametrize("name", FILES)
