@@ -21,6 +21,7 @@ from segexp.metrics import Scorer
 from segexp.runs import loggers
 from segexp.runs.callbacks import Overlays, Progress
 from segexp.runs.checkpoints import Checkpoint, CheckpointFiles, StepSeeds
+from segexp.runs.guards import Guard
 from segexp.runs.stopping import Listening, StopRequest
 from tests.benchmarks.common import Row, report
 
@@ -79,7 +80,7 @@ def ours(callbacks: bool = True) -> tuple[torch.Tensor, float]:
         scorer=Scorer(), label_maps={})
     with tempfile.TemporaryDirectory() as folder:
         beside = [Listening(StopRequest()), StepSeeds(1, int), Progress(folder, "benchmark"), Overlays(folder),
-                  pl.callbacks.LearningRateMonitor("step"), Checkpoint(folder, every_steps=STEPS)]
+                  pl.callbacks.LearningRateMonitor("step"), Guard(), Checkpoint(folder, every_steps=STEPS)]
         trainer = pl.Trainer(
             accelerator="cpu", max_steps=STEPS, max_epochs=-1, callbacks=beside if callbacks else [],
             logger=[loggers.csv(folder)] if callbacks else False, plugins=[CheckpointFiles()],
